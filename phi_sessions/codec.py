@@ -1,0 +1,276 @@
+"""Between a session and the texts that stores keep: loss-free, checked both ways.
+
+A store never sees a loop record. To it a session is a *parcel*: a head (the header, one JSON
+object) and *records* (one JSON object each, named by `loop_id`). All texts are compact JSON in
+UTF-8 without a line break. A record that nobody looked at keeps its text to the byte.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple, TypeVar, cast
+
+import msgspec
+
+from .depth import exceeds_depth
+from .errors import SessionCorruptError, SessionEncodeError
+from .loops import Entry, Loops
+from .model import LoopRecord, Revision, Session, SessionFormation, SessionScope, SpawnRef
+from .record import EXTRA, JSONObject, Record, always, dec_hook, enc_hook
+from .shape import shape_of
+from .timestamp import Timestamp
+from .unknown import gather, scatter
+
+__all__ = [
+    "MAX_DEPTH",
+    "Header",
+    "Parcel",
+    "StoredRecord",
+    "check_record",
+    "decode",
+    "decode_head",
+    "encode_head",
+    "encode_records",
+    "repeats_a_key",
+]
+
+MAX_DEPTH: Final = 127
+"""Nested levels in a whole document, as many as phi-core's reader takes."""
+
+_RECORD_DEPTH: Final = MAX_DEPTH - 2
+_MARK: Final = f'"{EXTRA}"'.encode()
+# In MessagePack a float is 0xCB and eight bytes; those of NaN and the infinities begin so.
+_NOT_FINITE: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
+
+
+class StoredRecord(NamedTuple):
+    """A loop record as a store keeps it."""
+
+    loop_id: str
+    text: bytes
+
+
+class Parcel(NamedTuple):
+    """A session as a store keeps it."""
+
+    session_id: str
+    agent_id: str
+    head: bytes
+    records: list[StoredRecord]
+
+
+class Header(Record):
+    """The header fields of a session, in the order in which they are written."""
+
+    session_id: str
+    agent_id: str
+    created_at: Timestamp
+    last_active_at: Timestamp
+    formation: SessionFormation
+    parent_spawn_ref: SpawnRef | None = always(None)
+    scope: SessionScope = always(SessionScope.EPHEMERAL)
+    metadata: JSONObject = {}
+
+
+_json: Final = msgspec.json.Encoder(enc_hook=enc_hook)
+_msgpack: Final = msgspec.msgpack.Encoder(enc_hook=enc_hook)
+_read_shape: Final = msgspec.json.Decoder(shape_of(LoopRecord)).decode
+_read_record: Final = msgspec.json.Decoder(LoopRecord, dec_hook=dec_hook).decode
+_read_header: Final = msgspec.json.Decoder(Header, dec_hook=dec_hook).decode
+_read_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+R = TypeVar("R", bound=Record)
+
+
+# Encoding ----------------------------------------------------------------------------------------
+
+
+def encode_head(session: Session) -> bytes:
+    """Return the header of `session` as JSON.
+
+    Raises:
+        SessionEncodeError: It could not be read again.
+    """
+    header = Header(
+        session_id=session.session_id,
+        agent_id=session.agent_id,
+        created_at=session.created_at,
+        last_active_at=session.last_active_at,
+        formation=session.formation,
+        parent_spawn_ref=session.parent_spawn_ref,
+        scope=session.scope,
+        metadata=session.metadata,
+        extra=session.extra,
+    )
+    where = f"session {session.session_id!r}"
+    text = _encode(header, where, session.session_id)
+    if exceeds_depth(text, MAX_DEPTH):
+        raise _refused(where, f"nested deeper than {MAX_DEPTH} levels", session.session_id)
+    try:
+        decode_head(text)
+    except SessionCorruptError as error:
+        raise _refused(where, error.reason, session.session_id) from error
+    return text
+
+
+def encode_records(session: Session) -> Iterator[StoredRecord]:
+    """Yield the records of `session`, one encoding step each.
+
+    Which records there are is settled by the first step.
+
+    Raises:
+        SessionEncodeError: A record could not be read again.
+    """
+    for entry in Loops[LoopRecord](session.loops).entries:
+        yield _encode_entry(entry, session.session_id)
+
+
+def _encode_entry(entry: Entry[LoopRecord], session_id: str) -> StoredRecord:
+    record = entry.record
+    if record is None:
+        assert entry.text is not None
+        return StoredRecord(entry.loop_id, entry.text)
+    if not isinstance(record, LoopRecord):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _refused("loops", f"holds a {type(record).__name__}, not a LoopRecord", session_id)
+    where = f"loop record {record.loop_id!r}"
+    text = _encode(record, where, session_id)
+    if text != entry.text:
+        if exceeds_depth(text, _RECORD_DEPTH):
+            raise _refused(
+                where, f"makes the session nested deeper than {MAX_DEPTH} levels", session_id
+            )
+        try:
+            _check_record(text)
+        except msgspec.MsgspecError as error:
+            raise _refused(where, str(error), session_id) from error
+        entry.text = text
+    return StoredRecord(record.loop_id, text)
+
+
+def _encode(record: Record, where: str, session_id: str) -> bytes:
+    try:
+        text = _json.encode(record)
+        # JSON writes NaN as null and takes integers of any size; MessagePack tells both.
+        packed = _msgpack.encode(record)
+        if _NOT_FINITE.search(packed) and _holds_not_finite(record):
+            raise ValueError("NaN and infinities are not JSON")
+        if _MARK in text:
+            plain = msgspec.to_builtins(record, enc_hook=enc_hook)
+            return _json.encode(scatter(type(record), plain))
+        return text
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RuntimeError) as error:
+        raise _refused(where, str(error), session_id) from error
+
+
+def _holds_not_finite(record: Record) -> bool:
+    # The byte pattern also occurs inside large integers, so it is looked at value by value.
+    todo: list[Any] = [msgspec.to_builtins(record, enc_hook=enc_hook)]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict):
+            todo.extend(cast("JSONObject", value).values())
+        elif isinstance(value, list):
+            todo.extend(cast("list[object]", value))
+        elif isinstance(value, float) and value - value != 0.0:
+            return True
+    return False
+
+
+def _refused(where: str, reason: str, session_id: str) -> SessionEncodeError:
+    return SessionEncodeError(f"{where} cannot be stored: {reason}", session_id=session_id)
+
+
+# Decoding ----------------------------------------------------------------------------------------
+
+
+def decode_head(text: bytes) -> Header:
+    """Read a head.
+
+    Raises:
+        SessionCorruptError: It is not a session's header.
+    """
+    try:
+        text.decode()
+        if exceeds_depth(text, MAX_DEPTH):
+            raise msgspec.DecodeError(f"nested deeper than {MAX_DEPTH} levels")
+        if repeats_a_key(text):
+            raise msgspec.DecodeError("a key of the header occurs twice")
+        return _read(text, Header, _read_header)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise SessionCorruptError(f"damaged header: {error}", reason=str(error)) from error
+
+
+def check_record(text: bytes) -> str:
+    """Return the `loop_id` of a record's text after making sure that it can be decoded.
+
+    Raises:
+        SessionCorruptError: It is not a loop record.
+    """
+    try:
+        text.decode()
+        if exceeds_depth(text, _RECORD_DEPTH):
+            raise msgspec.DecodeError(f"nested deeper than {MAX_DEPTH} levels")
+        return _check_record(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise SessionCorruptError(f"damaged loop record: {error}", reason=str(error)) from error
+
+
+def decode(header: Header, records: list[StoredRecord], revision: Revision) -> Session:
+    """Return a session of checked texts; its records are decoded when they are looked at."""
+    return Session(
+        session_id=header.session_id,
+        agent_id=header.agent_id,
+        created_at=header.created_at,
+        last_active_at=header.last_active_at,
+        formation=header.formation,
+        parent_spawn_ref=header.parent_spawn_ref,
+        scope=header.scope,
+        metadata=header.metadata,
+        loops=Loops[LoopRecord].of_entries(
+            Entry(text=text, loop_id=loop_id, decode=_decode_record) for loop_id, text in records
+        ),
+        revision=revision,
+        extra=header.extra,
+    )
+
+
+def _decode_record(text: bytes) -> LoopRecord:
+    try:
+        return _read(text, LoopRecord, _read_record)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise SessionCorruptError(f"damaged loop record: {error}", reason=str(error)) from error
+
+
+def _check_record(text: bytes) -> str:
+    try:
+        return cast("str", _read_shape(text).loop_id)
+    except msgspec.ValidationError:
+        # The shape knows the usual forms only (no leap second, no later version's variants).
+        return _read(text, LoopRecord, _read_record).loop_id
+
+
+def _read(text: bytes, kind: type[R], read: Callable[[bytes], R]) -> R:
+    if _MARK not in text:
+        try:
+            return read(text)
+        except msgspec.ValidationError:
+            pass  # most likely a key that this version does not know
+    return msgspec.convert(gather(kind, msgspec.json.decode(text)), kind, dec_hook=dec_hook)
+
+
+def repeats_a_key(text: bytes) -> bool:
+    """Whether a compact JSON object names a key twice at its top level."""
+    values = _read_raw_object(text)
+    # Two quotes, a colon and a comma or brace go with each pair, one brace opens.
+    if sum(len(key) + len(memoryview(value)) + 4 for key, value in values.items()) + 1 == len(text):
+        return False
+    # Escaped or non-ASCII keys: count them the slow way. The top level is closed last.
+    pairs: list[tuple[str, Any]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> None:
+        pairs[:] = found
+
+    json.loads(text, object_pairs_hook=keep)
+    return len({key for key, _ in pairs}) != len(pairs)

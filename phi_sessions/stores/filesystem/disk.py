@@ -1,0 +1,164 @@
+"""What differs between operating systems: opening, reaching the disk, replacing.
+
+Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import sys
+import time
+from typing import Final
+
+__all__ = [
+    "SAFE",
+    "close_directory",
+    "close_quietly",
+    "make_directories",
+    "open_directory",
+    "open_regular",
+    "read_whole",
+    "replace",
+    "sync_directory",
+    "sync_file",
+    "write_whole",
+]
+
+# A symbolic link would lead to another tenant's data, and opening a FIFO would wait for ever.
+SAFE: Final = (
+    getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+)
+"""Flags for every `os.open` here."""
+
+_log = logging.getLogger(__name__)
+_REPLACE_ATTEMPTS: Final = 100
+_REPLACE_PAUSE: Final = 0.01
+
+
+def open_regular(path: str, flags: int, mode: int = 0o600) -> tuple[int, os.stat_result]:
+    """Open a regular file and return its descriptor and status.
+
+    Raises:
+        OSError: It cannot be opened, or is a link, directory, FIFO, socket or device.
+    """
+    fd = os.open(path, flags | SAFE, mode)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+    except BaseException:
+        close_quietly(fd)
+        raise
+    return fd, status
+
+
+def close_quietly(fd: int) -> None:
+    """Close a descriptor that nothing was written through: a failure changes no outcome."""
+    try:
+        os.close(fd)
+    except OSError as error:
+        _log.warning("could not close descriptor %d: %s", fd, error)
+
+
+def read_whole(fd: int, size: int) -> bytes:
+    """Return what is left to read; `size` is how much that probably is, in bytes."""
+    parts: list[bytes] = []
+    while part := os.read(fd, size + 1):
+        parts.append(part)
+        if len(part) <= size:  # a regular file gives less than asked for only at its end
+            break
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def write_whole(fd: int, data: bytes) -> None:
+    """Write all of `data`."""
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
+
+
+if sys.platform == "darwin":
+    import fcntl
+
+    def sync_file(fd: int) -> None:
+        """Bring a file to the disk, through the drive's own cache where the system can."""
+        try:
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):
+                raise
+            os.fsync(fd)  # the file system has no F_FULLFSYNC
+
+else:
+
+    def sync_file(fd: int) -> None:
+        """Bring a file to the disk."""
+        os.fsync(fd)
+
+
+if sys.platform == "win32":
+
+    def open_directory(path: str) -> int:
+        """Make sure that there is a directory; Windows has no descriptor for it."""
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        return -1
+
+    def sync_directory(fd: int) -> None:
+        """Windows brings a rename to the disk with the file system's own log."""
+
+    def close_directory(fd: int) -> None:
+        """Nothing was opened."""
+
+    def replace(source: str, target: str) -> None:
+        """Put `source` in the place of `target`, waiting for readers that have it open."""
+        for attempt in range(_REPLACE_ATTEMPTS):
+            try:
+                os.replace(source, target)
+                return
+            except PermissionError:
+                if attempt == _REPLACE_ATTEMPTS - 1:
+                    raise
+                time.sleep(_REPLACE_PAUSE)
+
+else:
+
+    def open_directory(path: str) -> int:
+        """Open a directory for `sync_directory`."""
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def sync_directory(fd: int) -> None:
+        """Bring a directory's entries to the disk: without it a power cut undoes a rename."""
+        sync_file(fd)
+
+    def close_directory(fd: int) -> None:
+        """Close what `open_directory` opened."""
+        close_quietly(fd)
+
+    def replace(source: str, target: str) -> None:
+        """Put `source` in the place of `target`."""
+        os.replace(source, target)
+
+
+def make_directories(path: str, *, durable: bool) -> None:
+    """Make `path` and the parents that it lacks, each 0700 and each known to its parent's disk."""
+    path = os.path.abspath(path)
+    missing: list[str] = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        try:
+            os.mkdir(directory, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(directory):
+                raise
+        if durable:
+            parent = open_directory(os.path.dirname(directory))
+            try:
+                sync_directory(parent)
+            finally:
+                close_directory(parent)

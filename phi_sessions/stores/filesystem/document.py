@@ -1,0 +1,131 @@
+"""The one JSON value that a session is in a file, as phi-core reads it.
+
+Written here, it is compact, with the head and then each record on a line of its own:
+
+```
+{"session_id":"s-1","agent_id":"a-1",...,"revision":"89abcdef01234567","loops":[
+{"loop_id":...},
+{"loop_id":...}
+]}
+```
+
+A line break inside a JSON text can only be white space, so that such a file is cut into its
+parts without parsing it, and a short prefix holds all that a listing needs. Every other layout
+(phi-core's, `indent=2`, another program's) is read as well; its revision is a digest of its bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ...codec import MAX_DEPTH, repeats_a_key
+from ...depth import exceeds_depth
+from ...model import Revision
+
+__all__ = [
+    "CLOSE",
+    "Document",
+    "OwnHead",
+    "join",
+    "join_indented",
+    "may_be_own",
+    "names_other",
+    "own_head",
+    "split",
+]
+
+_START: Final = b'{"session_id":'
+_LOOPS: Final = b'"loops":[\n'
+_BETWEEN: Final = b",\n"
+CLOSE: Final = b"\n]}"
+_REVISION: Final = re.compile(rb',"revision":"([0-9a-f]{16})",')
+_REVISION_BYTES: Final = len(b',"revision":"0123456789abcdef",')
+
+
+class OwnHead(NamedTuple):
+    """The head of a file in the layout above, and where its records begin."""
+
+    head: bytes
+    revision: Revision
+    records_at: int
+
+
+class Document(NamedTuple):
+    """A file's parts; nothing but the top level was looked at."""
+
+    head: bytes
+    records: list[bytes]
+    revision: Revision
+
+
+def join(head: bytes, revision: Revision, records: list[bytes]) -> bytes:
+    """Return the file's bytes in the layout above."""
+    opening = b'%s,"revision":"%s",%s' % (head[:-1], revision.encode(), _LOOPS)
+    return b"".join((opening, _BETWEEN.join(records), CLOSE))
+
+
+def join_indented(head: bytes, records: list[bytes], indent: int) -> tuple[bytes, Revision]:
+    """Return the file's bytes laid out for people, as phi-core does, and their revision."""
+    compact = b'%s,"loops":[%s]}' % (head[:-1], b",".join(records))
+    data = msgspec.json.format(compact, indent=indent)
+    return data, _digest(data)
+
+
+def own_head(prefix: bytes) -> OwnHead | None:
+    """Return the head of a file that begins with `prefix`, or None if it is laid out otherwise."""
+    loops_at = prefix.find(_LOOPS)
+    match = _REVISION.match(prefix, loops_at - _REVISION_BYTES) if loops_at > 0 else None
+    if match is None or match.end() != loops_at or not prefix.startswith(_START):
+        return None
+    head = prefix[: match.start()] + b"}"
+    return OwnHead(head, Revision(match[1].decode()), loops_at + len(_LOOPS))
+
+
+def may_be_own(prefix: bytes) -> bool:
+    """Return whether a longer prefix than this one could hold a head in the layout above."""
+    return prefix.startswith(_START) and _LOOPS not in prefix
+
+
+def names_other(head: bytes, session_id: str, agent_id: str) -> bool:
+    """Return whether a head names another agent in its first bytes; False when they do not tell."""
+    start = b'%s%s,"agent_id":' % (_START, msgspec.json.encode(session_id))
+    agent = b"%s," % msgspec.json.encode(agent_id)
+    return head.startswith(start) and not head.startswith(agent, len(start))
+
+
+def split(data: bytes) -> Document:
+    """Cut a file into its parts.
+
+    Raises:
+        msgspec.MsgspecError: It is not a JSON object with an array `loops`, or names a key twice.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    own = own_head(data)
+    if own is None or not data.endswith(CLOSE):
+        return _split_any(data)
+    body = data[own.records_at : -len(CLOSE)]
+    return Document(own.head, body.split(_BETWEEN) if body else [], own.revision)
+
+
+def _split_any(data: bytes) -> Document:
+    data.decode()
+    if exceeds_depth(data, MAX_DEPTH):
+        raise msgspec.DecodeError(f"nested deeper than {MAX_DEPTH} levels")
+    text = msgspec.json.format(data, indent=-1)
+    values = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    if repeats_a_key(text):
+        raise msgspec.DecodeError("a key occurs twice")
+    if "loops" not in values:
+        raise msgspec.ValidationError("Object missing required field `loops`")
+    loops = msgspec.json.decode(values.pop("loops"), type=list[msgspec.Raw])
+    values.pop("revision", None)  # of a state that another program has changed since
+    head = msgspec.json.encode(values)
+    return Document(head, [bytes(memoryview(record)) for record in loops], _digest(data))
+
+
+def _digest(data: bytes) -> Revision:
+    return Revision("content-" + hashlib.blake2b(data, digest_size=16).hexdigest())

@@ -1,0 +1,100 @@
+"""Replacing and removing a file so that a crash leaves the old state or the new one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from . import disk
+
+__all__ = ["NotDurable", "publish", "withdraw"]
+
+_log = logging.getLogger(__name__)
+
+
+class NotDurable(OSError):
+    """The change was made and can be seen, but the directory did not reach the disk."""
+
+
+def publish(
+    path: str,
+    temporary: str,
+    data: bytes,
+    *,
+    mode: int,
+    durable: bool,
+    on_visible: Callable[[], None],
+) -> None:
+    """Put `data` in the place of `path` by way of `temporary`, in the same directory.
+
+    Calls `on_visible` as soon as readers see it.
+
+    Raises:
+        NotDurable: It failed after that.
+        OSError: It failed before; `path` is as it was, and `temporary` is gone.
+    """
+    # The directory is opened first: running out of descriptors cannot strike after the rename.
+    with _directory(path, durable) as sync:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.SAFE, mode)
+        try:
+            _fill(fd, data, durable)
+            disk.replace(temporary, path)
+        except BaseException:
+            _discard(temporary)
+            raise
+        on_visible()
+        sync()
+
+
+def withdraw(path: str, *, durable: bool) -> None:
+    """Remove `path`.
+
+    Raises:
+        NotDurable: It is removed, but a power cut may bring it back.
+        OSError: It is not removed.
+    """
+    with _directory(path, durable) as sync:
+        os.unlink(path)
+        sync()
+
+
+def _fill(fd: int, data: bytes, durable: bool) -> None:
+    try:
+        disk.write_whole(fd, data)
+        # The kernel's own stamp is up to 4 ms coarse: sessions saved in a row would tie.
+        now = time.time_ns()
+        os.utime(fd, ns=(now, now))
+        if durable:
+            disk.sync_file(fd)
+    finally:
+        os.close(fd)
+
+
+def _discard(temporary: str) -> None:
+    try:
+        os.unlink(temporary)
+    except OSError as error:
+        # What made the caller fail is raised; the file is removed by a later listing.
+        _log.warning("could not remove %s: %s", temporary, error)
+
+
+@contextmanager
+def _directory(path: str, durable: bool) -> Generator[Callable[[], None]]:
+    if not durable:
+        yield lambda: None
+        return
+    fd = disk.open_directory(os.path.dirname(path))
+
+    def sync() -> None:
+        try:
+            disk.sync_directory(fd)
+        except OSError as error:
+            raise NotDurable(error.errno, error.strerror, path) from error
+
+    try:
+        yield sync
+    finally:
+        disk.close_directory(fd)

@@ -1,0 +1,199 @@
+"""Sessions as files in a directory, shared with phi-core."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+from ...codec import Parcel
+from ...errors import SessionCorruptError, SessionIOError
+from ...ids import name_from_id
+from ...model import Session
+from ...store import Expectation, OnError, Selection, SessionInfo
+from ...timestamp import Timestamp
+from ..base import BaseStore, Outcome, Stored, card, unpack
+from ..turnstile import Turnstile
+from ..workers import Workers
+from . import scan
+from .directory import Head, SessionDirectory
+from .retry import Retry, TryAgain
+
+__all__ = ["DEFAULT_MAX_BYTES", "FileSystemSessionStore"]
+
+DEFAULT_MAX_BYTES: Final = 128 * 1024 * 1024
+_BATCH: Final = 512
+"""Files that are looked at in one hop of a listing, so that it can be cancelled soon."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class FileSystemSessionStore(BaseStore):
+    """Keeps each session in one JSON file of a directory.
+
+    When `save` or `delete` returns, the change survives a power cut. Any number of tasks, threads
+    and processes of one machine may share the directory, phi-core 0.10 among them: both take the
+    same lock and read each other's files. It is not for network file systems, where hosts do not
+    see each other's flock(2) and a rename may not be atomic. On a file system that folds case,
+    two ids that differ in case only get the same file; the second is refused, never mixed up.
+
+    Args:
+        dir: The directory; made, 0700, with the first save.
+        lock_timeout: Seconds to wait for a session that another holds.
+        lock_interval: The longest pause between two attempts at a lock, in seconds.
+        fsync: False lowers the promise: a change survives a crash of the process, but a power cut
+            may undo it.
+        mode: Permissions of new session files, less the umask.
+        indent: Spaces for each level, as phi-core lays files out with 2; None writes compact
+            files, whose heads are read without reading the file.
+        max_bytes: The largest file that is written or read, in bytes.
+        workers: Threads of the store's own for blocking calls; they start with the first call.
+    """
+
+    def __init__(
+        self,
+        dir: str | os.PathLike[str],
+        *,
+        lock_timeout: float = 5.0,
+        lock_interval: float = 0.05,
+        fsync: bool = True,
+        mode: int = 0o600,
+        indent: int | None = None,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        workers: int = 4,
+    ) -> None:
+        super().__init__()
+        self.dir: Path = Path(dir)
+        self._lock_timeout = lock_timeout
+        self._lock_interval = lock_interval
+        self._directory = SessionDirectory(
+            os.fspath(self.dir), fsync=fsync, mode=mode, indent=indent, max_bytes=max_bytes
+        )
+        self._turnstile = Turnstile()
+        self._workers = Workers(workers, f"{type(self).__name__}({os.fspath(self.dir)!r})")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({os.fspath(self.dir)!r})"
+
+    async def list_ids(self) -> list[str]:
+        self._check()
+        return await self._workers.run(scan.ids_newest_first, self._directory)
+
+    async def exists(self, session_id: str) -> bool:
+        self._check(session_id)
+        return await self._workers.run(self._directory.exists, session_id)
+
+    async def list_for_agent(self, agent_id: str, *, on_error: OnError = "raise") -> list[Session]:
+        self._check()
+        found: list[Session] = []
+        for session_id in await self._ids(agent_id):
+            try:
+                stored = await self._read(session_id)
+            except (SessionCorruptError, SessionIOError):
+                if on_error == "raise":
+                    raise
+                continue
+            if stored is not None and stored.header.agent_id == agent_id:
+                found.append(unpack(stored))
+        return found
+
+    async def infos(
+        self,
+        *,
+        agent_id: str | None = None,
+        active_after: datetime | None = None,
+        limit: int | None = None,
+        on_error: OnError = "raise",
+    ) -> AsyncIterator[SessionInfo]:
+        self._check()
+        selection = Selection(agent_id, active_after, limit)
+        ids = await self._ids(agent_id)
+        size = _BATCH if limit is None else min(max(limit, 16), _BATCH)
+        for start in range(0, len(ids), size):
+            if selection.is_complete:
+                return
+            batch = ids[start : start + size]
+            for session_id, found in await self._workers.run(
+                scan.read_heads, self._directory, batch
+            ):
+                head = await self._settle(session_id, found, on_error)
+                if head is not None and selection.takes(info := _card(head)):
+                    yield info
+
+    async def _ids(self, agent_id: str | None) -> list[str]:
+        """Return ids, newest first: all, or those that may be the agent's."""
+        if agent_id is None:
+            return await self.list_ids()
+        ids = await self._workers.run(scan.ids_unordered, self._directory)
+        found: list[tuple[int, str]] = []
+        for start in range(0, len(ids), _BATCH):
+            batch = ids[start : start + _BATCH]
+            found += await self._workers.run(scan.ids_of_agent, self._directory, batch, agent_id)
+        return [session_id for _, session_id in sorted(found)]
+
+    async def _settle(
+        self, session_id: str, found: Head | Exception | None, on_error: OnError
+    ) -> Head | None:
+        """Return `found` unless it is an error: then look again, as the file may be in motion."""
+        if not isinstance(found, Exception):
+            return found
+        try:
+            return await self._patiently(session_id, self._directory.head, session_id)
+        except (SessionCorruptError, SessionIOError):
+            if on_error == "raise":
+                raise
+            return None
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self._workers.aclose()
+
+    async def _write(self, parcel: Parcel, expect: Expectation, outcome: Outcome) -> None:
+        await self._in_turn(parcel.session_id, self._directory.save, parcel, expect, outcome)
+
+    async def _read(self, session_id: str) -> Stored | None:
+        return await self._patiently(session_id, self._directory.load, session_id)
+
+    async def _remove(self, session_id: str, expect: Expectation) -> bool:
+        return await self._in_turn(session_id, self._directory.delete, session_id, expect)
+
+    async def _in_turn(
+        self, session_id: str, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `job`, which takes the session's lock, when this caller's turn has come."""
+        retry = self._retry(session_id)
+        key = name_from_id(session_id)
+        try:
+            turn = await self._turnstile.enter(key, self._lock_timeout)
+        except TimeoutError as error:
+            raise retry.locked() from error
+        try:
+            return await self._run(retry, job, *args, **kwargs)
+        finally:
+            self._turnstile.leave(key, turn)
+
+    async def _patiently(
+        self, session_id: str, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `job`, which takes no lock."""
+        return await self._run(self._retry(session_id), job, *args, **kwargs)
+
+    def _retry(self, session_id: str) -> Retry:
+        return Retry(session_id, timeout=self._lock_timeout, interval=self._lock_interval)
+
+    async def _run(self, retry: Retry, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        while True:
+            try:
+                return await self._workers.run(job, *args, **kwargs)
+            except TryAgain as reason:
+                pause = retry.pause(reason)
+            await asyncio.sleep(pause)
+
+
+def _card(head: Head) -> SessionInfo:
+    saved_at = Timestamp.from_nanoseconds(head.stamp.mtime_ns)
+    return card(head.header, head.revision, saved_at, head.stamp.size)

@@ -1,0 +1,91 @@
+"""First come, first served: a queue for each key, across a process's tasks, loops and threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+
+__all__ = ["Turn", "Turnstile"]
+
+
+class Turn:
+    """One caller's place in one queue."""
+
+    __slots__ = ("_called", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._called: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether the loop that would take this turn is gone."""
+        return self._loop.is_closed()
+
+    async def come(self) -> None:
+        """Wait until it is this caller's turn."""
+        await self._called
+
+    def call(self) -> bool:
+        """Say that it is this caller's turn; False when nobody is there to hear it."""
+        try:
+            self._loop.call_soon_threadsafe(self._answer)
+        except RuntimeError:  # the loop was closed
+            return False
+        return True
+
+    def _answer(self) -> None:
+        if not self._called.done():
+            self._called.set_result(None)
+
+
+class Turnstile:
+    """Lets one caller at a time through for each key, in the order in which they came.
+
+    It holds no asyncio primitive of its own: a waiter's future belongs to the waiter's loop, so
+    that one turnstile serves loops that come and go, and several at once.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._mutex = threading.Lock()
+        self._queues: dict[str, deque[Turn]] = {}
+
+    async def enter(self, key: str, patience: float) -> Turn:
+        """Return when it is the caller's turn. Whoever entered leaves.
+
+        Raises:
+            TimeoutError: The turn did not come within `patience` seconds.
+        """
+        if self._pid != os.getpid():  # a forked child: its parent's waiters are not here
+            self._mutex, self._queues, self._pid = threading.Lock(), {}, os.getpid()
+        turn = Turn(asyncio.get_running_loop())
+        with self._mutex:
+            queue = self._queues.setdefault(key, deque())
+            while queue and queue[0].is_stranded:
+                queue.popleft()
+            queue.append(turn)
+            if queue[0] is turn:
+                return turn
+        try:
+            async with asyncio.timeout(patience):
+                await turn.come()
+        except (asyncio.CancelledError, TimeoutError):
+            self.leave(key, turn)
+            raise
+        return turn
+
+    def leave(self, key: str, turn: Turn) -> None:
+        """Give up `turn`, used or not, and call the next."""
+        with self._mutex:
+            queue = self._queues.get(key)
+            if queue is None or turn not in queue:
+                return
+            was_first = queue[0] is turn
+            queue.remove(turn)
+            while was_first and queue and not queue[0].call():
+                queue.popleft()
+            if not queue:
+                del self._queues[key]
