@@ -76,7 +76,8 @@ class Header(Record):
 
 _json: Final = msgspec.json.Encoder(enc_hook=enc_hook)
 _msgpack: Final = msgspec.msgpack.Encoder(enc_hook=enc_hook)
-_read_shape: Final = msgspec.json.Decoder(shape_of(LoopRecord)).decode
+_read_header_shape: Final = msgspec.json.Decoder(shape_of(Header)).decode
+_read_record_shape: Final = msgspec.json.Decoder(shape_of(LoopRecord)).decode
 _read_record: Final = msgspec.json.Decoder(LoopRecord, dec_hook=dec_hook).decode
 _read_header: Final = msgspec.json.Decoder(Header, dec_hook=dec_hook).decode
 _read_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -109,9 +110,9 @@ def encode_head(session: Session) -> bytes:
     if exceeds_depth(text, MAX_DEPTH):
         raise _refused(where, f"nested deeper than {MAX_DEPTH} levels", session.session_id)
     try:
-        decode_head(text)
-    except SessionCorruptError as error:
-        raise _refused(where, error.reason, session.session_id) from error
+        _check(text, Header, _read_header_shape, _read_header)
+    except msgspec.MsgspecError as error:
+        raise _refused(where, str(error), session.session_id) from error
     return text
 
 
@@ -142,7 +143,7 @@ def _encode_entry(entry: Entry[LoopRecord], session_id: str) -> StoredRecord:
                 where, f"makes the session nested deeper than {MAX_DEPTH} levels", session_id
             )
         try:
-            _check_record(text)
+            _check(text, LoopRecord, _read_record_shape, _read_record)
         except msgspec.MsgspecError as error:
             raise _refused(where, str(error), session_id) from error
         entry.text = text
@@ -212,7 +213,7 @@ def check_record(text: bytes) -> str:
         text.decode()
         if exceeds_depth(text, _RECORD_DEPTH):
             raise msgspec.DecodeError(f"nested deeper than {MAX_DEPTH} levels")
-        return _check_record(text)
+        return _check(text, LoopRecord, _read_record_shape, _read_record).loop_id
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise SessionCorruptError(f"damaged loop record: {error}", reason=str(error)) from error
 
@@ -243,12 +244,15 @@ def _decode_record(text: bytes) -> LoopRecord:
         raise SessionCorruptError(f"damaged loop record: {error}", reason=str(error)) from error
 
 
-def _check_record(text: bytes) -> str:
+def _check(
+    text: bytes, kind: type[R], read_shape: Callable[[bytes], Any], read: Callable[[bytes], R]
+) -> R:
+    """Make sure that `text` can be read; only the fields of plain types can be relied on."""
     try:
-        return cast("str", _read_shape(text).loop_id)
+        return cast("R", read_shape(text))
     except msgspec.ValidationError:
         # The shape knows the usual forms only (no leap second, no later version's variants).
-        return _read(text, LoopRecord, _read_record).loop_id
+        return _read(text, kind, read)
 
 
 def _read(text: bytes, kind: type[R], read: Callable[[bytes], R]) -> R:

@@ -15,18 +15,19 @@ class Turn:
 
     __slots__ = ("_called", "_loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._called: asyncio.Future[None] = loop.create_future()
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._called: asyncio.Future[None] | None = None
 
     @property
     def is_stranded(self) -> bool:
         """Whether the loop that would take this turn is gone."""
         return self._loop.is_closed()
 
-    async def come(self) -> None:
-        """Wait until it is this caller's turn."""
-        await self._called
+    def wait(self) -> asyncio.Future[None]:
+        """Return what is done when it is this caller's turn."""
+        self._called = self._loop.create_future()
+        return self._called
 
     def call(self) -> bool:
         """Say that it is this caller's turn; False when nobody is there to hear it."""
@@ -37,7 +38,7 @@ class Turn:
         return True
 
     def _answer(self) -> None:
-        if not self._called.done():
+        if self._called is not None and not self._called.done():
             self._called.set_result(None)
 
 
@@ -61,7 +62,7 @@ class Turnstile:
         """
         if self._pid != os.getpid():  # a forked child: its parent's waiters are not here
             self._mutex, self._queues, self._pid = threading.Lock(), {}, os.getpid()
-        turn = Turn(asyncio.get_running_loop())
+        turn = Turn()
         with self._mutex:
             queue = self._queues.setdefault(key, deque())
             while queue and queue[0].is_stranded:
@@ -69,9 +70,10 @@ class Turnstile:
             queue.append(turn)
             if queue[0] is turn:
                 return turn
+            called = turn.wait()
         try:
             async with asyncio.timeout(patience):
-                await turn.come()
+                await called
         except (asyncio.CancelledError, TimeoutError):
             self.leave(key, turn)
             raise

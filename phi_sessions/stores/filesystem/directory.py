@@ -27,13 +27,17 @@ from ...store import Expect, Expectation
 from ..base import Outcome, Stored, new_revision, require
 from . import disk, document
 from .layout import Paths
-from .lock import exclusive
+from .lock import acquire, exclusive, release
 from .publish import NotDurable, publish, withdraw
 
 __all__ = ["Head", "SessionDirectory", "Stamp", "Unsettled", "translated"]
 
 _PREFIX = 4096
 """Bytes of a file that are read for its head; a longer head takes a second read."""
+
+
+_TAIL = 16
+"""Bytes of a file that are read to see whether it ends as it should."""
 
 
 class Stamp(NamedTuple):
@@ -95,10 +99,10 @@ class SessionDirectory:
             outcome.revision = revision
 
         with translated(parcel.session_id):
-            if not os.path.isdir(self.path):
-                disk.make_directories(self.path, durable=self._fsync)
-            with exclusive(paths.lock):
-                require(expect, self._revision(parcel.session_id, expect), parcel.session_id)
+            lock = self._acquire(paths)
+            try:
+                found = self._revision(paths, parcel.session_id, expect)
+                require(expect, found, parcel.session_id)
                 publish(
                     paths.session,
                     paths.temporary(),
@@ -107,6 +111,8 @@ class SessionDirectory:
                     durable=self._fsync,
                     on_visible=visible,
                 )
+            finally:
+                release(lock)
 
     def delete(self, session_id: str, expect: Expectation) -> bool:
         """Remove the session; False when there was none.
@@ -120,7 +126,7 @@ class SessionDirectory:
             if not os.path.lexists(paths.session):
                 return False  # and no lock file is made for it
             with exclusive(paths.lock):
-                found = self._revision(session_id, Expect.UNCHANGED)
+                found = self._revision(paths, session_id, Expect.UNCHANGED)
                 if found is None:
                     return False
                 require(expect, found, session_id)
@@ -150,7 +156,7 @@ class SessionDirectory:
             if opened is None:
                 return None
             fd, status = opened
-            own = read_own_head(fd, status.st_size)
+            _, own = _read_head(fd, status.st_size)
             if own is not None:
                 if agent_id is not None and document.names_other(own.head, session_id, agent_id):
                     return None
@@ -181,24 +187,34 @@ class SessionDirectory:
             )
         return data, revision
 
-    def _revision(self, session_id: str, expect: Expectation) -> Revision | None:
+    def _acquire(self, paths: Paths) -> int:
+        try:
+            return acquire(paths.lock)
+        except FileNotFoundError:
+            disk.make_directories(self.path, durable=self._fsync)
+            return acquire(paths.lock)
+
+    def _revision(self, paths: Paths, session_id: str, expect: Expectation) -> Revision | None:
         """Return the revision of what is stored, None if nothing is. Damage is never passed over.
 
         Only `Expect.ANYTHING` does not look inside.
         """
-        with self._opened(session_id) as opened:
-            if opened is None:
-                return None
-            fd, status = opened
+        try:
+            fd, status = disk.open_regular(paths.session, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
             if expect is Expect.ANYTHING:
                 return Revision("")
-            own = read_own_head(fd, status.st_size)
-            if own is not None and _ends_well(fd, status.st_size):
-                with _corrupt(session_id, self.path, Stamp.of(status)):
-                    _checked_header(own.head, session_id)
-                return own.revision
+            prefix, own = _read_head(fd, status.st_size)
+            if own is not None and document.names_session(own.head, session_id):
+                tail = prefix if len(prefix) == status.st_size else _tail(fd, status.st_size)
+                if document.ends_well(tail):
+                    return own.revision
             os.lseek(fd, 0, os.SEEK_SET)
             return self._read(session_id, fd, status).revision
+        finally:
+            disk.close_quietly(fd)
 
     @contextmanager
     def _opened(self, session_id: str) -> Generator[tuple[int, os.stat_result] | None]:
@@ -230,17 +246,19 @@ class _Damage(Exception):
     """Says what is wrong with a file."""
 
 
-def read_own_head(fd: int, size: int) -> document.OwnHead | None:
+def _read_head(fd: int, size: int) -> tuple[bytes, document.OwnHead | None]:
+    """Read a file's first bytes, and with them its head if it is laid out as ours are."""
     prefix = os.read(fd, _PREFIX)
     own = document.own_head(prefix)
     if own is None and size > len(prefix) and document.may_be_own(prefix):
-        own = document.own_head(prefix + disk.read_whole(fd, size - len(prefix)))
-    return own
+        prefix += disk.read_whole(fd, size - len(prefix))
+        own = document.own_head(prefix)
+    return prefix, own
 
 
-def _ends_well(fd: int, size: int) -> bool:
-    os.lseek(fd, max(size - len(document.CLOSE), 0), os.SEEK_SET)
-    return os.read(fd, len(document.CLOSE) + 1) == document.CLOSE
+def _tail(fd: int, size: int) -> bytes:
+    os.lseek(fd, max(size - _TAIL, 0), os.SEEK_SET)
+    return os.read(fd, _TAIL)
 
 
 def _checked_header(text: bytes, session_id: str) -> Header:

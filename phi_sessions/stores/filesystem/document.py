@@ -27,13 +27,14 @@ from ...depth import exceeds_depth
 from ...model import Revision
 
 __all__ = [
-    "CLOSE",
     "Document",
     "OwnHead",
+    "ends_well",
     "join",
     "join_indented",
     "may_be_own",
     "names_other",
+    "names_session",
     "own_head",
     "split",
 ]
@@ -41,7 +42,7 @@ __all__ = [
 _START: Final = b'{"session_id":'
 _LOOPS: Final = b'"loops":[\n'
 _BETWEEN: Final = b",\n"
-CLOSE: Final = b"\n]}"
+_CLOSE: Final = b"\n]}"
 _REVISION: Final = re.compile(rb',"revision":"([0-9a-f]{16})",')
 _REVISION_BYTES: Final = len(b',"revision":"0123456789abcdef",')
 
@@ -65,7 +66,7 @@ class Document(NamedTuple):
 def join(head: bytes, revision: Revision, records: list[bytes]) -> bytes:
     """Return the file's bytes in the layout above."""
     opening = b'%s,"revision":"%s",%s' % (head[:-1], revision.encode(), _LOOPS)
-    return b"".join((opening, _BETWEEN.join(records), CLOSE))
+    return b"".join((opening, _BETWEEN.join(records), _CLOSE))
 
 
 def join_indented(head: bytes, records: list[bytes], indent: int) -> tuple[bytes, Revision]:
@@ -85,9 +86,19 @@ def own_head(prefix: bytes) -> OwnHead | None:
     return OwnHead(head, Revision(match[1].decode()), loops_at + len(_LOOPS))
 
 
+def ends_well(tail: bytes) -> bool:
+    """Return whether a file in the layout above that ends with `tail` is all there."""
+    return tail.endswith(_CLOSE)
+
+
 def may_be_own(prefix: bytes) -> bool:
     """Return whether a longer prefix than this one could hold a head in the layout above."""
     return prefix.startswith(_START) and _LOOPS not in prefix
+
+
+def names_session(head: bytes, session_id: str) -> bool:
+    """Return whether a head begins with this session's id, as a head written here does."""
+    return head.startswith(b"%s%s," % (_START, msgspec.json.encode(session_id)))
 
 
 def names_other(head: bytes, session_id: str, agent_id: str) -> bool:
@@ -105,9 +116,9 @@ def split(data: bytes) -> Document:
         UnicodeDecodeError: It is not UTF-8.
     """
     own = own_head(data)
-    if own is None or not data.endswith(CLOSE):
+    if own is None or not ends_well(data):
         return _split_any(data)
-    body = data[own.records_at : -len(CLOSE)]
+    body = data[own.records_at : -len(_CLOSE)]
     return Document(own.head, body.split(_BETWEEN) if body else [], own.revision)
 
 

@@ -8,14 +8,15 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from . import disk
 
 if TYPE_CHECKING:
+    from portalocker import LockFlags
     from portalocker.portalocker import BaseLocker
 
-__all__ = ["Contended", "exclusive"]
+__all__ = ["Contended", "acquire", "exclusive", "release"]
 
 _LOCK_MODE: Final = 0o600  # who can read a lock file can hold it for ever
 _log = logging.getLogger(__name__)
@@ -25,60 +26,67 @@ class Contended(Exception):
     """Another holds the lock at this moment."""
 
 
-@contextmanager
-def exclusive(path: str) -> Generator[None]:
-    """Hold the lock file `path`, made when it is missing and never removed.
+def acquire(path: str) -> int:
+    """Take the lock file `path`, made when it is missing, and return a descriptor of it.
 
     Raises:
         Contended: Another holds it.
         OSError: It cannot be locked, for whatever other reason.
     """
     fd, _ = disk.open_regular(path, os.O_RDWR | os.O_CREAT, _LOCK_MODE)
+    api = _portalocker()
     try:
-        _lock(fd, path)
-        try:
-            yield
-        finally:
-            _unlock(fd, path)
+        api.locker.lock(fd, api.flags)
+    except api.AlreadyLocked as error:
+        disk.close_quietly(fd)
+        raise Contended from error
+    except api.LockException as error:
+        disk.close_quietly(fd)
+        cause = error.__cause__
+        number = cause.errno if isinstance(cause, OSError) else None
+        raise OSError(number, f"cannot be locked: {cause or error}", path) from error
+    except BaseException:
+        disk.close_quietly(fd)
+        raise
+    return fd
+
+
+def release(fd: int) -> None:
+    """Give the lock back. The file stays: removing it would let two holders in."""
+    api = _portalocker()
+    try:
+        # Closing is not enough: a child forked meanwhile shares the lock until it is given back.
+        api.locker.unlock(fd)
+    except api.LockException as error:
+        _log.warning("could not unlock descriptor %d: %s", fd, error)  # closing it does
     finally:
         disk.close_quietly(fd)
 
 
-def _lock(fd: int, path: str) -> None:
-    from portalocker import AlreadyLocked, LockException, LockFlags
-
+@contextmanager
+def exclusive(path: str) -> Generator[None]:
+    """Hold the lock file `path`; raises as `acquire`."""
+    fd = acquire(path)
     try:
-        _locker().lock(fd, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
-    except AlreadyLocked as error:
-        raise Contended from error
-    except LockException as error:
-        raise _as_os_error(error, path) from error
+        yield
+    finally:
+        release(fd)
 
 
-def _unlock(fd: int, path: str) -> None:
-    from portalocker import LockException
-
-    try:
-        # Closing is not enough: a child forked meanwhile shares the lock until it is given back.
-        _locker().unlock(fd)
-    except LockException as error:
-        _log.warning("could not unlock %s: %s", path, error)  # closing it does
-
-
-def _as_os_error(error: Exception, path: str) -> OSError:
-    cause = error.__cause__ or (error.args[0] if error.args else None)
-    if isinstance(cause, OSError):
-        return OSError(cause.errno, cause.strerror, path)
-    return OSError(None, str(error), path)
+class _Portalocker(NamedTuple):
+    locker: BaseLocker
+    flags: LockFlags
+    AlreadyLocked: type[Exception]
+    LockException: type[Exception]
 
 
 @cache
-def _locker() -> BaseLocker:
+def _portalocker() -> _Portalocker:
     # Imported with the first lock: portalocker pulls in redis where that is installed, and fails
     # where no temporary directory can be written. The locker is named rather than left to
     # portalocker.LOCKER, which a program may point at lockf; flock takes no notice of that.
-    from portalocker import portalocker
+    from portalocker import AlreadyLocked, LockException, LockFlags, portalocker
 
-    if sys.platform == "win32":
-        return portalocker.Win32Locker()
-    return portalocker.FlockLocker()
+    flags = LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING
+    kind = portalocker.Win32Locker if sys.platform == "win32" else portalocker.FlockLocker
+    return _Portalocker(kind(), flags, AlreadyLocked, LockException)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from . import disk
 
@@ -37,7 +36,8 @@ def publish(
         OSError: It failed before; `path` is as it was, and `temporary` is gone.
     """
     # The directory is opened first: running out of descriptors cannot strike after the rename.
-    with _directory(path, durable) as sync:
+    directory = _open_parent(path, durable)
+    try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.SAFE, mode)
         try:
             _fill(fd, data, durable)
@@ -46,7 +46,9 @@ def publish(
             _discard(temporary)
             raise
         on_visible()
-        sync()
+        _sync(directory, path)
+    finally:
+        _close(directory)
 
 
 def withdraw(path: str, *, durable: bool) -> None:
@@ -56,9 +58,12 @@ def withdraw(path: str, *, durable: bool) -> None:
         NotDurable: It is removed, but a power cut may bring it back.
         OSError: It is not removed.
     """
-    with _directory(path, durable) as sync:
+    directory = _open_parent(path, durable)
+    try:
         os.unlink(path)
-        sync()
+        _sync(directory, path)
+    finally:
+        _close(directory)
 
 
 def _fill(fd: int, data: bytes, durable: bool) -> None:
@@ -81,20 +86,18 @@ def _discard(temporary: str) -> None:
         _log.warning("could not remove %s: %s", temporary, error)
 
 
-@contextmanager
-def _directory(path: str, durable: bool) -> Generator[Callable[[], None]]:
-    if not durable:
-        yield lambda: None
-        return
-    fd = disk.open_directory(os.path.dirname(path))
+def _open_parent(path: str, durable: bool) -> int | None:
+    return disk.open_directory(os.path.dirname(path)) if durable else None
 
-    def sync() -> None:
+
+def _sync(directory: int | None, path: str) -> None:
+    if directory is not None:
         try:
-            disk.sync_directory(fd)
+            disk.sync_directory(directory)
         except OSError as error:
             raise NotDurable(error.errno, error.strerror, path) from error
 
-    try:
-        yield sync
-    finally:
-        disk.close_directory(fd)
+
+def _close(directory: int | None) -> None:
+    if directory is not None:
+        disk.close_directory(directory)

@@ -11,7 +11,6 @@ from typing import Final, ParamSpec, TypeVar
 
 from ...codec import Parcel
 from ...errors import SessionCorruptError, SessionIOError
-from ...ids import name_from_id
 from ...model import Session
 from ...store import Expectation, OnError, Selection, SessionInfo
 from ...timestamp import Timestamp
@@ -166,15 +165,14 @@ class FileSystemSessionStore(BaseStore):
     ) -> T:
         """Run `job`, which takes the session's lock, when this caller's turn has come."""
         retry = self._retry(session_id)
-        key = name_from_id(session_id)
         try:
-            turn = await self._turnstile.enter(key, self._lock_timeout)
+            turn = await self._turnstile.enter(session_id, self._lock_timeout)
         except TimeoutError as error:
             raise retry.locked() from error
         try:
             return await self._run(retry, job, *args, **kwargs)
         finally:
-            self._turnstile.leave(key, turn)
+            self._turnstile.leave(session_id, turn)
 
     async def _patiently(
         self, session_id: str, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs
