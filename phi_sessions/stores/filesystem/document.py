@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -43,6 +44,7 @@ _START: Final = b'{"session_id":'
 _LOOPS: Final = b'"loops":[\n'
 _BETWEEN: Final = b",\n"
 _CLOSE: Final = b"\n]}"
+_CHUNK: Final = 1024 * 1024
 _REVISION: Final = re.compile(rb',"revision":"([0-9a-f]{16})",')
 _REVISION_BYTES: Final = len(b',"revision":"0123456789abcdef",')
 
@@ -59,17 +61,32 @@ class Document(NamedTuple):
     """A file's parts; nothing but the top level was looked at."""
 
     head: bytes
-    records: list[bytes]
+    records: Iterable[bytes]
     revision: Revision
 
 
-def join(head: bytes, revision: Revision, records: list[bytes]) -> bytes:
-    """Return the file's bytes in the layout above."""
+def join(head: bytes, revision: Revision, records: Iterable[bytes]) -> list[bytes]:
+    """Return the file's bytes in the layout above: one piece, or several of about `_CHUNK` bytes.
+
+    Pieces, because one large copy would hold the interpreter, and with it the event loop.
+    """
     opening = b'%s,"revision":"%s",%s' % (head[:-1], revision.encode(), _LOOPS)
-    return b"".join((opening, _BETWEEN.join(records), _CLOSE))
+    chunks: list[bytes] = []
+    parts, size = [opening], len(opening)
+    between = b""
+    for record in records:
+        if size > _CHUNK:
+            chunks.append(b"".join(parts))
+            parts, size = [], 0
+        parts += between, record
+        size += len(record)
+        between = _BETWEEN
+    parts.append(_CLOSE)
+    chunks.append(b"".join(parts))
+    return chunks
 
 
-def join_indented(head: bytes, records: list[bytes], indent: int) -> tuple[bytes, Revision]:
+def join_indented(head: bytes, records: Iterable[bytes], indent: int) -> tuple[bytes, Revision]:
     """Return the file's bytes laid out for people, as phi-core does, and their revision."""
     compact = b'%s,"loops":[%s]}' % (head[:-1], b",".join(records))
     data = msgspec.json.format(compact, indent=indent)
@@ -118,8 +135,17 @@ def split(data: bytes) -> Document:
     own = own_head(data)
     if own is None or not ends_well(data):
         return _split_any(data)
-    body = data[own.records_at : -len(_CLOSE)]
-    return Document(own.head, body.split(_BETWEEN) if body else [], own.revision)
+    return Document(own.head, _lines(data, own.records_at), own.revision)
+
+
+def _lines(data: bytes, start: int) -> Iterator[bytes]:
+    last = len(data) - len(_CLOSE)
+    while start < last:
+        end = data.find(_BETWEEN, start, last)
+        if end < 0:
+            end = last
+        yield data[start:end]
+        start = end + len(_BETWEEN)
 
 
 def _split_any(data: bytes) -> Document:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -16,9 +14,10 @@ if TYPE_CHECKING:
     from portalocker import LockFlags
     from portalocker.portalocker import BaseLocker
 
-__all__ = ["Contended", "acquire", "exclusive", "release"]
+__all__ = ["Contended", "acquire", "release"]
 
 _LOCK_MODE: Final = 0o600  # who can read a lock file can hold it for ever
+_held: Final[set[int]] = set()
 _log = logging.getLogger(__name__)
 
 
@@ -48,12 +47,14 @@ def acquire(path: str) -> int:
     except BaseException:
         disk.close_quietly(fd)
         raise
+    _held.add(fd)
     return fd
 
 
 def release(fd: int) -> None:
     """Give the lock back. The file stays: removing it would let two holders in."""
     api = _portalocker()
+    _held.discard(fd)
     try:
         # Closing is not enough: a child forked meanwhile shares the lock until it is given back.
         api.locker.unlock(fd)
@@ -61,16 +62,6 @@ def release(fd: int) -> None:
         _log.warning("could not unlock descriptor %d: %s", fd, error)  # closing it does
     finally:
         disk.close_quietly(fd)
-
-
-@contextmanager
-def exclusive(path: str) -> Generator[None]:
-    """Hold the lock file `path`; raises as `acquire`."""
-    fd = acquire(path)
-    try:
-        yield
-    finally:
-        release(fd)
 
 
 class _Portalocker(NamedTuple):
@@ -90,3 +81,13 @@ def _portalocker() -> _Portalocker:
     flags = LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING
     kind = portalocker.Win32Locker if sys.platform == "win32" else portalocker.FlockLocker
     return _Portalocker(kind(), flags, AlreadyLocked, LockException)
+
+
+def _let_go() -> None:
+    # A forked child shares its parent's locks, and would keep them if the parent were killed.
+    while _held:
+        disk.close_quietly(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from . import disk
 
@@ -21,13 +21,13 @@ class NotDurable(OSError):
 def publish(
     path: str,
     temporary: str,
-    data: bytes,
+    chunks: Sequence[bytes],
     *,
     mode: int,
     durable: bool,
     on_visible: Callable[[], None],
 ) -> None:
-    """Put `data` in the place of `path` by way of `temporary`, in the same directory.
+    """Put `chunks`, joined, in the place of `path` by way of `temporary`, in the same directory.
 
     Calls `on_visible` as soon as readers see it.
 
@@ -40,7 +40,7 @@ def publish(
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.SAFE, mode)
         try:
-            _fill(fd, data, durable)
+            _fill(fd, chunks, durable)
             disk.replace(temporary, path)
         except BaseException:
             _discard(temporary)
@@ -66,9 +66,10 @@ def withdraw(path: str, *, durable: bool) -> None:
         _close(directory)
 
 
-def _fill(fd: int, data: bytes, durable: bool) -> None:
+def _fill(fd: int, chunks: Sequence[bytes], durable: bool) -> None:
     try:
-        disk.write_whole(fd, data)
+        for chunk in chunks:
+            disk.write_whole(fd, chunk)
         # The kernel's own stamp is up to 4 ms coarse: sessions saved in a row would tie.
         now = time.time_ns()
         os.utime(fd, ns=(now, now))

@@ -7,8 +7,8 @@ import time
 from typing import Final
 
 from ...errors import SessionLockedError
-from .directory import Stamp, Unsettled
 from .lock import Contended
+from .reader import Stamp, Unsettled
 
 __all__ = ["Retry", "TryAgain"]
 

@@ -7,12 +7,13 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from heapq import merge
+from itertools import islice
 from typing import Final
 
 from ...errors import SessionIOError
-from .directory import Head, SessionDirectory, Unsettled, translated
 from .layout import LOCK, SUFFIX, Paths, id_from_lock, id_from_session, id_from_temporary
-from .lock import Contended, exclusive
+from .lock import Contended, acquire, release
+from .reader import Head, SessionReader, Unsettled, translate
 
 __all__ = ["ids_newest_first", "ids_of_agent", "ids_unordered", "read_heads"]
 
@@ -20,30 +21,27 @@ _SORTED_AT_ONCE: Final = 4096
 _log = logging.getLogger(__name__)
 
 
-def ids_newest_first(directory: SessionDirectory) -> list[str]:
+def ids_newest_first(directory: SessionReader) -> list[str]:
     """Return the ids of all sessions, the most recently saved first, ties by id.
 
     Raises:
         SessionIOError: The directory cannot be read.
     """
     ids = ids_unordered(directory)
-    with translated(None):
-        # One sort of 100,000 entries would hold the interpreter, and with it the event loop, for
-        # a tenth of a second: it is one call into C. So: short sorts, and a merge that can pause.
-        runs: list[list[tuple[int, str]]] = []
-        run: list[tuple[int, str]] = []
-        for entry in _stamped(directory.path, ids):
-            run.append(entry)
-            if len(run) == _SORTED_AT_ONCE:
-                run.sort()
-                runs.append(run)
-                run = []
-        run.sort()
-        return [session_id for _, session_id in merge(*runs, run)]
+    # One sort of 100,000 entries would hold the interpreter, and with it the event loop, for a
+    # tenth of a second: it is one call into C. So: short sorts, and a merge that can pause.
+    runs: list[list[tuple[int, str]]] = []
+    try:
+        stamped = _stamped(directory.path, ids)
+        while run := sorted(islice(stamped, _SORTED_AT_ONCE)):
+            runs.append(run)
+    except OSError as error:
+        raise translate(error) from error
+    return [session_id for _, session_id in merge(*runs)]
 
 
 def ids_of_agent(
-    directory: SessionDirectory, ids: Iterable[str], agent_id: str
+    directory: SessionReader, ids: Iterable[str], agent_id: str
 ) -> list[tuple[int, str]]:
     """Return those of `ids` that may be the agent's, each behind a key that sorts newest first.
 
@@ -62,7 +60,7 @@ def ids_of_agent(
 
 
 def read_heads(
-    directory: SessionDirectory, ids: Iterable[str]
+    directory: SessionReader, ids: Iterable[str]
 ) -> list[tuple[str, Head | Unsettled | SessionIOError | None]]:
     """Return what the beginning of each file tells, or why it does not; None where it is gone."""
     heads: list[tuple[str, Head | Unsettled | SessionIOError | None]] = []
@@ -74,7 +72,7 @@ def read_heads(
     return heads
 
 
-def ids_unordered(directory: SessionDirectory) -> list[str]:
+def ids_unordered(directory: SessionReader) -> list[str]:
     """Return the ids that the directory's names tell of, deleted sessions included.
 
     Files in flight of dead writers are removed by the way.
@@ -82,10 +80,12 @@ def ids_unordered(directory: SessionDirectory) -> list[str]:
     Raises:
         SessionIOError: The directory cannot be read.
     """
-    with translated(None):
+    try:
         ids, in_flight = _read_names(directory.path)
-        _sweep(directory.path, in_flight)
-        return ids
+    except OSError as error:
+        raise translate(error) from error
+    _sweep(directory.path, in_flight)
+    return ids
 
 
 def _read_names(directory: str) -> tuple[list[str], dict[str, list[str]]]:
@@ -132,9 +132,12 @@ def _sweep(directory: str, in_flight: dict[str, list[str]]) -> None:
     """
     for session_id, paths in in_flight.items():
         try:
-            with exclusive(Paths(directory, session_id).lock):
+            lock = acquire(Paths(directory, session_id).lock)
+            try:
                 for path in paths:
                     os.unlink(path)
+            finally:
+                release(lock)
         except Contended:
             continue  # its writer may well be alive
         except OSError as error:

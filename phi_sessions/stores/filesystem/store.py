@@ -18,7 +18,8 @@ from ..base import BaseStore, Outcome, Stored, card, unpack
 from ..turnstile import Turnstile
 from ..workers import Workers
 from . import scan
-from .directory import Head, SessionDirectory
+from .directory import SessionDirectory
+from .reader import Head
 from .retry import Retry, TryAgain
 
 __all__ = ["DEFAULT_MAX_BYTES", "FileSystemSessionStore"]
