@@ -25,11 +25,13 @@ from .unknown import gather, scatter
 
 __all__ = [
     "MAX_DEPTH",
+    "Card",
     "Header",
     "Parcel",
     "StoredRecord",
     "check_record",
     "decode",
+    "decode_card",
     "decode_head",
     "encode_head",
     "encode_records",
@@ -74,12 +76,23 @@ class Header(Record):
     metadata: JSONObject = {}
 
 
+class Card(msgspec.Struct):
+    """What a listing shows of a header; the rest of it is passed over."""
+
+    session_id: str
+    agent_id: str
+    created_at: Timestamp
+    last_active_at: Timestamp
+    metadata: JSONObject = {}
+
+
 _json: Final = msgspec.json.Encoder(enc_hook=enc_hook)
 _msgpack: Final = msgspec.msgpack.Encoder(enc_hook=enc_hook)
 _read_header_shape: Final = msgspec.json.Decoder(shape_of(Header)).decode
 _read_record_shape: Final = msgspec.json.Decoder(shape_of(LoopRecord)).decode
 _read_record: Final = msgspec.json.Decoder(LoopRecord, dec_hook=dec_hook).decode
 _read_header: Final = msgspec.json.Decoder(Header, dec_hook=dec_hook).decode
+_read_card: Final = msgspec.json.Decoder(Card, dec_hook=dec_hook).decode
 _read_raw_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 R = TypeVar("R", bound=Record)
@@ -199,6 +212,20 @@ def decode_head(text: bytes) -> Header:
         if repeats_a_key(text):
             raise msgspec.DecodeError("a key of the header occurs twice")
         return _read(text, Header, _read_header)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise SessionCorruptError(f"damaged header: {error}", reason=str(error)) from error
+
+
+def decode_card(text: bytes) -> Card:
+    """Read what a listing shows of a head.
+
+    Raises:
+        SessionCorruptError: It is not a session's header.
+    """
+    try:
+        if exceeds_depth(text, MAX_DEPTH):
+            raise msgspec.DecodeError(f"nested deeper than {MAX_DEPTH} levels")
+        return _read_card(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise SessionCorruptError(f"damaged header: {error}", reason=str(error)) from error
 

@@ -20,6 +20,7 @@ MAX_NAME_BYTES: Final = 200
 """A name's length in bytes. With `.json.tmp.{pid}.{digits}` behind it, it fits in 255."""
 
 _ASCII: Final = re.compile(r"[A-Za-z0-9_@+=-](?:[A-Za-z0-9_@+= .-]*[A-Za-z0-9_@+=-])?")
+_USUAL: Final = re.compile(r"[A-Za-z0-9_@+=-]{5,}")  # too long for a device's name
 _PUNCTUATION: Final = frozenset("_-@+= .")
 _DEVICE: Final = re.compile(
     r"(?:con|prn|aux|nul|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])", re.IGNORECASE
@@ -73,6 +74,8 @@ def id_from_name(name: str) -> str | None:
 
 
 def _is_plain(text: str) -> bool:
+    if _USUAL.fullmatch(text):
+        return True
     if text.isascii():
         if not _ASCII.fullmatch(text):
             return False

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, date, datetime, timedelta, timezone
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self, cast, overload
 
 __all__ = ["Timestamp"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 _CANONICAL: Final = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:(?!60)\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:?\d\d)"
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:(?!60)\d\d(?:\.(\d+))?(?:[Zz]|[+-]\d\d:?\d\d)", re.ASCII
 )
 _LENIENT: Final = re.compile(
     r"(?P<year>[+-]\d{4,}|\d{4})-(?P<month>\d\d?)-(?P<day>\d\d?)(?:T|[ ]+)"
@@ -19,7 +20,6 @@ _LENIENT: Final = re.compile(
     r"\s*(?:[Zz]|(?P<sign>[+-])(?P<zh>\d\d):?(?P<zm>\d\d))\s*",
     re.ASCII,
 )
-_FRACTION: Final = re.compile(r"\.(\d+)")
 
 
 class Timestamp(datetime):
@@ -69,10 +69,8 @@ class Timestamp(datetime):
         Raises:
             ValueError: It is not a time with a zone.
         """
-        if _CANONICAL.fullmatch(text):
-            stamp = cls.fromisoformat(text)
-            fraction = _FRACTION.search(text)
-            digits = fraction[1] if fraction else ""
+        if canonical := _CANONICAL.fullmatch(text):
+            stamp, digits = cls.fromisoformat(text), canonical[1] or ""
         else:
             stamp, digits = cls._parse_lenient(text)
         stamp._nanosecond = int(digits[6:9].ljust(3, "0"))  # noqa: SLF001 - its own class
@@ -103,6 +101,11 @@ class Timestamp(datetime):
         """The last three digits: nanoseconds within the microsecond, 0 to 999."""
         return getattr(self, "_nanosecond", 0)
 
+    @property
+    def nanoseconds(self) -> int:
+        """Nanoseconds since 1970-01-01T00:00:00Z."""
+        return (self - _EPOCH) // _MICROSECOND * 1000 + self.nanosecond
+
     def __str__(self) -> str:
         text = getattr(self, "_text", None)
         if text is None:
@@ -119,6 +122,13 @@ class Timestamp(datetime):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return type(self).parse, (str(self),)
+
+    @overload
+    def __sub__(self, other: datetime) -> timedelta: ...
+    @overload
+    def __sub__(self, other: timedelta) -> Self: ...
+    def __sub__(self, other: datetime | timedelta) -> timedelta | Self:
+        return super().__sub__(cast("Any", other))
 
     __hash__ = datetime.__hash__
 

@@ -76,7 +76,9 @@ def require(expect: Expectation, found: Revision | None, session_id: str) -> Non
         raise SessionExistsError(f"session {session_id!r} already exists", session_id=session_id)
 
 
-def card(header: codec.Header, revision: Revision, saved_at: Timestamp, size: int) -> SessionInfo:
+def card(
+    header: codec.Card | codec.Header, revision: Revision, saved_at: Timestamp, size: int
+) -> SessionInfo:
     """Return the card of a stored session."""
     return SessionInfo(
         session_id=header.session_id,

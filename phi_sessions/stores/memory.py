@@ -81,6 +81,6 @@ class MemorySessionStore(BaseStore):
             if selection.is_complete:
                 return
             size = len(parcel.head) + sum(len(record.text) for record in parcel.records)
-            info = card(codec.decode_head(parcel.head), revision, saved_at, size)
+            info = card(codec.decode_card(parcel.head), revision, saved_at, size)
             if selection.takes(info):
                 yield info

@@ -30,6 +30,7 @@ from ...model import Revision
 __all__ = [
     "Document",
     "OwnHead",
+    "agent_key",
     "ends_well",
     "join",
     "join_indented",
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 _START: Final = b'{"session_id":'
+_START_OF_ID: Final = _START + b'"'
+_AGENT: Final = b',"agent_id":'
 _LOOPS: Final = b'"loops":[\n'
 _BETWEEN: Final = b",\n"
 _CLOSE: Final = b"\n]}"
@@ -118,11 +121,24 @@ def names_session(head: bytes, session_id: str) -> bool:
     return head.startswith(b"%s%s," % (_START, msgspec.json.encode(session_id)))
 
 
-def names_other(head: bytes, session_id: str, agent_id: str) -> bool:
-    """Return whether a head names another agent in its first bytes; False when they do not tell."""
-    start = b'%s%s,"agent_id":' % (_START, msgspec.json.encode(session_id))
-    agent = b"%s," % msgspec.json.encode(agent_id)
-    return head.startswith(start) and not head.startswith(agent, len(start))
+def agent_key(agent_id: str) -> bytes:
+    """Return what stands behind a session's id in the head of this agent's sessions."""
+    return b"%s%s," % (_AGENT, msgspec.json.encode(agent_id))
+
+
+def names_other(prefix: bytes, key: bytes) -> bool:
+    """Return whether a file names another agent than that of `key` in its first bytes.
+
+    False when it names that one, and when its first bytes do not tell.
+    """
+    if not prefix.startswith(_START_OF_ID):
+        return False
+    end = prefix.find(b'"', len(_START_OF_ID)) + 1  # an id with an escaped quote tells nothing
+    return (
+        prefix.startswith(_AGENT, end)
+        and not prefix.startswith(key, end)
+        and len(prefix) > end + len(key)
+    )
 
 
 def split(data: bytes) -> Document:

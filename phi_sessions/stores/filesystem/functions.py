@@ -88,7 +88,7 @@ def load_sessions_for_agent(agent_id: str, dir: _Dir) -> list[Session]:
         SessionError: As `SessionStore.list_for_agent`.
     """
     directory = _directory(dir)
-    candidates = sorted(scan.ids_of_agent(directory, scan.ids_unordered(directory), agent_id))
+    candidates = sorted(scan.names_of_agent(directory, scan.names_of_all(directory), agent_id))
     found = (_patiently(session_id, directory.load, session_id) for _, session_id in candidates)
     return [unpack(s) for s in found if s is not None and s.header.agent_id == agent_id]
 

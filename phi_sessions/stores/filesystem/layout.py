@@ -16,7 +16,7 @@ from typing import Final
 
 from ...ids import id_from_name, name_from_id
 
-__all__ = ["LOCK", "SUFFIX", "Paths", "id_from_lock", "id_from_session", "id_from_temporary"]
+__all__ = ["LOCK", "SUFFIX", "Paths", "id_from_temporary"]
 
 SUFFIX: Final = ".json"
 LOCK: Final = ".json.lock"
@@ -40,16 +40,6 @@ class Paths:
     def temporary(self) -> str:
         """Return a new path for a file in flight. Clocks step back, so its digits are random."""
         return f"{self.session}.tmp.{os.getpid()}.{secrets.randbits(63)}"
-
-
-def id_from_session(name: str) -> str | None:
-    """Return the id whose session file is called `name`, or None for any other file."""
-    return id_from_name(name[: -len(SUFFIX)]) if name.endswith(SUFFIX) else None
-
-
-def id_from_lock(name: str) -> str | None:
-    """Return the id whose lock file is called `name`, or None for any other file."""
-    return id_from_name(name[: -len(LOCK)]) if name.endswith(LOCK) else None
 
 
 def id_from_temporary(name: str) -> str | None:

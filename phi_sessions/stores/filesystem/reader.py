@@ -6,22 +6,22 @@ Everything here blocks.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import msgspec
 
 from ... import codec
-from ...codec import Header, StoredRecord
+from ...codec import Card, Header, StoredRecord
 from ...errors import SaveOutcomeUnknownError, SessionCorruptError, SessionIOError
 from ...model import Revision
-from ..base import Stored
+from ...store import SessionInfo
+from ...timestamp import Timestamp
+from ..base import Stored, card
 from . import disk, document
 from .layout import Paths
 from .publish import NotDurable
 
-__all__ = ["Head", "SessionReader", "Stamp", "Unsettled", "translate"]
+__all__ = ["SessionReader", "Stamp", "Unsettled", "translate"]
 
 _PREFIX: Final = 4096
 """Bytes of a file that are read for its head; a longer head takes a second read."""
@@ -51,14 +51,6 @@ class Unsettled(Exception):
         self.stamp = stamp
 
 
-class Head(NamedTuple):
-    """What the beginning of a file tells."""
-
-    header: Header
-    revision: Revision
-    stamp: Stamp
-
-
 class SessionReader:
     """Reads the sessions in the directory `path`, none larger than `max_bytes`."""
 
@@ -74,41 +66,46 @@ class SessionReader:
             SessionError: As `SessionStore.load`.
         """
         try:
-            with self._opened(Paths(self.path, session_id)) as file:
-                return file and self._read(session_id, file)
+            file = _open(Paths(self.path, session_id))
+            if file is None:
+                return None
+            with file:
+                return self._read(session_id, file)
         except OSError as error:
             raise translate(error, session_id) from error
 
-    def head(self, session_id: str, *, agent_id: str | None = None) -> Head | None:
+    def card(self, session_id: str) -> SessionInfo | None:
         """Return what a listing tells of a session, from a prefix of its file where that will do.
-
-        With `agent_id`, None also when the first bytes name another agent.
 
         Raises:
             Unsettled: Try again.
             SessionError: As `SessionStore.load`.
         """
         try:
-            with self._opened(Paths(self.path, session_id)) as file:
-                if file is None:
-                    return None
+            file = _open(Paths(self.path, session_id))
+            if file is None:
+                return None
+            with file:
                 _, own = self._read_head(file)
                 if own is None:
                     stored = self._read(session_id, file)
-                    return Head(stored.header, stored.revision, file.stamp)
-                if agent_id is not None and document.names_other(own.head, session_id, agent_id):
-                    return None
-                with _corrupt(session_id, file):
-                    header = _checked_header(own.head, session_id)
-                return Head(header, own.revision, file.stamp)
+                    return _card(stored.header, stored.revision, file.stamp)
+                try:
+                    found = codec.decode_card(own.head)
+                    _require_id(found.session_id, session_id)
+                except (_Damage, SessionCorruptError) as error:
+                    raise _unsettled(error, session_id, file) from error
+                return _card(found, own.revision, file.stamp)
         except OSError as error:
             raise translate(error, session_id) from error
 
     def exists(self, session_id: str) -> bool:
         """Return whether there is a session file, sound or damaged."""
         try:
-            with self._opened(Paths(self.path, session_id)) as file:
-                return file is not None
+            file = _open(Paths(self.path, session_id))
+            if file is not None:
+                file.close()
+            return file is not None
         except OSError as error:
             raise translate(error, session_id) from error
 
@@ -121,9 +118,10 @@ class SessionReader:
             Unsettled: Try again.
             OSError: It cannot be read.
         """
-        with self._opened(paths) as file:
-            if file is None:
-                return None
+        file = _open(paths)
+        if file is None:
+            return None
+        with file:
             if not look_inside:
                 return Revision("")
             prefix, own = self._read_head(file)
@@ -132,19 +130,6 @@ class SessionReader:
                 if document.ends_well(tail):
                     return own.revision
             return self._read(session_id, file).revision
-
-    @contextmanager
-    def _opened(self, paths: Paths) -> Generator[_File | None]:
-        try:
-            fd, status = disk.open_regular(paths.session, os.O_RDONLY)
-        except FileNotFoundError:
-            yield None
-            return
-        try:
-            stamp = Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
-            yield _File(paths.session, fd, stamp)
-        finally:
-            disk.close_quietly(fd)
 
     def _read_head(self, file: _File) -> tuple[bytes, document.OwnHead | None]:
         """Read a file's first bytes, and with them its head if it is laid out as ours are."""
@@ -158,29 +143,50 @@ class SessionReader:
         return prefix, own
 
     def _read(self, session_id: str, file: _File) -> Stored:
-        with _corrupt(session_id, file):
-            size = file.stamp.size
+        size = file.stamp.size
+        try:
             if size > self.max_bytes:
                 raise _Damage(f"{size:,} bytes, max_bytes is {self.max_bytes:,}")
             os.lseek(file.fd, 0, os.SEEK_SET)
-            data = disk.read_whole(file.fd, size)
-            try:
-                parts = document.split(data)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                raise _Damage(str(error)) from error
-            header = _checked_header(parts.head, session_id)
+            parts = document.split(disk.read_whole(file.fd, size))
+            header = codec.decode_head(parts.head)
+            _require_id(header.session_id, session_id)
             records = [StoredRecord(codec.check_record(text), text) for text in parts.records]
-            return Stored(header, records, parts.revision)
+        except (_Damage, SessionCorruptError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise _unsettled(error, session_id, file) from error
+        return Stored(header, records, parts.revision)
 
 
-class _File(NamedTuple):
-    path: str
-    fd: int
-    stamp: Stamp
+class _File:
+    """A session file that is open; leaving it closes it."""
+
+    __slots__ = ("fd", "path", "stamp")
+
+    def __init__(self, path: str, fd: int, stamp: Stamp) -> None:
+        self.path = path
+        self.fd = fd
+        self.stamp = stamp
+
+    def close(self) -> None:
+        disk.close_quietly(self.fd)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 class _Damage(Exception):
     """Says what is wrong with a file."""
+
+
+def _open(paths: Paths) -> _File | None:
+    try:
+        fd, status = disk.open_regular(paths.session, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    return _File(paths.session, fd, Stamp(status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 def _read_tail(file: _File) -> bytes:
@@ -188,28 +194,23 @@ def _read_tail(file: _File) -> bytes:
     return os.read(file.fd, _TAIL)
 
 
-def _checked_header(text: bytes, session_id: str) -> Header:
-    header = codec.decode_head(text)
-    if header.session_id != session_id:
-        raise _Damage(f"it holds session {header.session_id!r}")
-    return header
+def _require_id(found: str, session_id: str) -> None:
+    if found != session_id:
+        raise _Damage(f"it holds session {found!r}")
 
 
-@contextmanager
-def _corrupt(session_id: str, file: _File) -> Generator[None]:
-    """Turn what is wrong with a file into an error that names the file."""
-    try:
-        yield
-    except (_Damage, SessionCorruptError) as error:
-        reason = error.reason if isinstance(error, SessionCorruptError) else str(error)
-        corrupt = SessionCorruptError(
-            f"{file.path} is damaged: {reason}",
-            session_id=session_id,
-            path=file.path,
-            reason=reason,
-        )
-        corrupt.__cause__ = error
-        raise Unsettled(corrupt, file.stamp) from error
+def _card(header: Card | Header, revision: Revision, stamp: Stamp) -> SessionInfo:
+    return card(header, revision, Timestamp.from_nanoseconds(stamp.mtime_ns), stamp.size)
+
+
+def _unsettled(error: Exception, session_id: str, file: _File) -> Unsettled:
+    """Return an error that names the file and what is wrong with it."""
+    reason = error.reason if isinstance(error, SessionCorruptError) else str(error)
+    corrupt = SessionCorruptError(
+        f"{file.path} is damaged: {reason}", session_id=session_id, path=file.path, reason=reason
+    )
+    corrupt.__cause__ = error
+    return Unsettled(corrupt, file.stamp)
 
 
 def translate(error: OSError, session_id: str | None = None) -> SessionIOError:

@@ -5,123 +5,158 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from bisect import bisect
 from collections.abc import Iterable, Iterator
-from heapq import merge
-from itertools import islice
 from typing import Final
 
 from ...errors import SessionIOError
-from .layout import LOCK, SUFFIX, Paths, id_from_lock, id_from_session, id_from_temporary
+from ...ids import id_from_name
+from ...store import SessionInfo
+from . import disk, document
+from .layout import LOCK, SUFFIX, Paths, id_from_temporary
 from .lock import Contended, acquire, release
-from .reader import Head, SessionReader, Unsettled, translate
+from .reader import SessionReader, Unsettled, translate
 
-__all__ = ["ids_newest_first", "ids_of_agent", "ids_unordered", "read_heads"]
+__all__ = ["ids_newest_first", "names_of_agent", "names_of_all", "read_cards"]
 
 _SORTED_AT_ONCE: Final = 4096
+_UNREADABLE: Final = -(2**63)
 _log = logging.getLogger(__name__)
 
 
-def ids_newest_first(directory: SessionReader) -> list[str]:
+def ids_newest_first(reader: SessionReader) -> list[str]:
     """Return the ids of all sessions, the most recently saved first, ties by id.
 
     Raises:
         SessionIOError: The directory cannot be read.
     """
-    ids = ids_unordered(directory)
-    # One sort of 100,000 entries would hold the interpreter, and with it the event loop, for a
-    # tenth of a second: it is one call into C. So: short sorts, and a merge that can pause.
-    runs: list[list[tuple[int, str]]] = []
+    prefix = os.path.join(reader.path, "")
+    found: list[tuple[int, str]] = []
     try:
-        stamped = _stamped(directory.path, ids)
-        while run := sorted(islice(stamped, _SORTED_AT_ONCE)):
-            runs.append(run)
+        for name, entry in _entries(reader.path):
+            try:
+                if entry is not None:
+                    status = entry.stat(follow_symlinks=False)
+                else:
+                    status = os.lstat(f"{prefix}{name}{SUFFIX}")
+            except FileNotFoundError:
+                continue  # deleted: only its lock file is left, or it went just now
+            session_id = id_from_name(name)
+            if session_id is not None and stat.S_ISREG(status.st_mode):
+                found.append((-status.st_mtime_ns, session_id))
     except OSError as error:
         raise translate(error) from error
-    return [session_id for _, session_id in merge(*runs)]
+    return [session_id for _, session_id in _sorted(found)]
 
 
-def ids_of_agent(
-    directory: SessionReader, ids: Iterable[str], agent_id: str
-) -> list[tuple[int, str]]:
-    """Return those of `ids` that may be the agent's, each behind a key that sorts newest first.
-
-    What cannot be read may be this agent's, and comes first.
-    """
-    found: list[tuple[int, str]] = []
-    for session_id in ids:
-        try:
-            head = directory.head(session_id, agent_id=agent_id)
-        except (Unsettled, SessionIOError):
-            found.append((-(2**63), session_id))
-            continue
-        if head is not None and head.header.agent_id == agent_id:
-            found.append((-head.stamp.mtime_ns, session_id))
-    return found
-
-
-def read_heads(
-    directory: SessionReader, ids: Iterable[str]
-) -> list[tuple[str, Head | Unsettled | SessionIOError | None]]:
-    """Return what the beginning of each file tells, or why it does not; None where it is gone."""
-    heads: list[tuple[str, Head | Unsettled | SessionIOError | None]] = []
-    for session_id in ids:
-        try:
-            heads.append((session_id, directory.head(session_id)))
-        except (Unsettled, SessionIOError) as error:
-            heads.append((session_id, error))
-    return heads
-
-
-def ids_unordered(directory: SessionReader) -> list[str]:
-    """Return the ids that the directory's names tell of, deleted sessions included.
-
-    Files in flight of dead writers are removed by the way.
+def names_of_all(reader: SessionReader) -> list[str]:
+    """Return the names of all sessions, and of some that were deleted, in any order.
 
     Raises:
         SessionIOError: The directory cannot be read.
     """
     try:
-        ids, in_flight = _read_names(directory.path)
+        return [
+            name
+            for name, entry in _entries(reader.path)
+            if entry is None or entry.is_file(follow_symlinks=False)
+        ]
     except OSError as error:
         raise translate(error) from error
-    _sweep(directory.path, in_flight)
-    return ids
 
 
-def _read_names(directory: str) -> tuple[list[str], dict[str, list[str]]]:
-    ids: set[str] = set()
+def names_of_agent(
+    reader: SessionReader, names: Iterable[str], agent_id: str
+) -> list[tuple[int, str]]:
+    """Return the ids of those that may be the agent's, each behind a key that sorts newest first.
+
+    What cannot be read may be this agent's, and comes first.
+    """
+    prefix = os.path.join(reader.path, "")
+    agent = document.agent_key(agent_id)
+    found: list[tuple[int, str]] = []
+    for name in names:
+        # The file is looked at properly if its first bytes do not rule it out: most do.
+        try:
+            fd = os.open(f"{prefix}{name}{SUFFIX}", os.O_RDONLY | disk.SAFE)
+            try:
+                if document.names_other(os.read(fd, 512), agent):
+                    continue
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            pass  # what is wrong with it is said by the reader
+        session_id = id_from_name(name)
+        if session_id is None:
+            continue
+        try:
+            info = reader.card(session_id)
+        except (Unsettled, SessionIOError):
+            found.append((_UNREADABLE, session_id))
+            continue
+        if info is not None and info.agent_id == agent_id and info.saved_at is not None:
+            found.append((-info.saved_at.nanoseconds, session_id))
+    return found
+
+
+def read_cards(
+    reader: SessionReader, ids: Iterable[str]
+) -> list[tuple[str, SessionInfo | Unsettled | SessionIOError | None]]:
+    """Return the card of each session, or why it cannot be read; None where it is gone."""
+    cards: list[tuple[str, SessionInfo | Unsettled | SessionIOError | None]] = []
+    for session_id in ids:
+        try:
+            cards.append((session_id, reader.card(session_id)))
+        except (Unsettled, SessionIOError) as error:
+            cards.append((session_id, error))
+    return cards
+
+
+def _entries(directory: str) -> Iterator[tuple[str, os.DirEntry[str] | None]]:
+    """Yield the names that sessions in `directory` may have, each once, and their entries.
+
+    An entry is None where only a lock file was met, as after a deletion. Files in flight of dead
+    writers are removed.
+    """
+    seen: set[str] = set()
+    locked: set[str] = set()
     in_flight: dict[str, list[str]] = {}
     try:
         entries = os.scandir(directory)
     except FileNotFoundError:
-        return [], {}
+        return
     with entries:
         for entry in entries:
-            name = entry.name
-            # tmpfs and btrfs pass over an entry that is being replaced while they are read. Lock
-            # files stay where they are, so that each session is met under one name or the other.
-            if name.endswith(SUFFIX):
-                session_id = id_from_session(name)
-            elif name.endswith(LOCK):
-                session_id = id_from_lock(name)
-            else:
-                owner = id_from_temporary(name)
-                if owner is not None:
-                    in_flight.setdefault(owner, []).append(entry.path)
-                continue
-            if session_id is not None:
-                ids.add(session_id)
-    return list(ids), in_flight
+            file = entry.name
+            if file.endswith(SUFFIX):
+                name = file[: -len(SUFFIX)]
+                seen.add(name)
+                yield name, entry
+            elif file.endswith(LOCK):
+                locked.add(file[: -len(LOCK)])
+            elif owner := id_from_temporary(file):
+                in_flight.setdefault(owner, []).append(entry.path)
+    # tmpfs and btrfs pass over an entry that is being replaced while they are read. Lock files
+    # stay where they are, so that each session is met under one name or the other.
+    for name in locked - seen:
+        yield name, None
+    _sweep(directory, in_flight)
 
 
-def _stamped(directory: str, session_ids: Iterable[str]) -> Iterator[tuple[int, str]]:
-    for session_id in session_ids:
-        try:
-            status = os.lstat(Paths(directory, session_id).session)
-        except FileNotFoundError:
-            continue  # deleted: only its lock file is left, or it went just now
-        if stat.S_ISREG(status.st_mode):
-            yield -status.st_mtime_ns, session_id
+def _sorted(entries: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    # One sort of 100,000 entries would hold the interpreter, and with it the event loop, for a
+    # tenth of a second: it is one call into C. So they are dealt out by size, and sorted in parts.
+    parts = len(entries) // _SORTED_AT_ONCE
+    if parts < 2:
+        return sorted(entries)
+    sample = sorted(entries[:: len(entries) // 1024])
+    borders = [sample[len(sample) * part // parts] for part in range(1, parts)]
+    dealt: list[list[tuple[int, str]]] = [[] for _ in range(parts)]
+    for entry in entries:
+        dealt[bisect(borders, entry)].append(entry)
+    return [entry for part in dealt for entry in sorted(part)]
 
 
 def _sweep(directory: str, in_flight: dict[str, list[str]]) -> None:

@@ -13,19 +13,17 @@ from ...codec import Parcel
 from ...errors import SessionCorruptError, SessionIOError
 from ...model import Session
 from ...store import Expectation, OnError, Selection, SessionInfo
-from ...timestamp import Timestamp
-from ..base import BaseStore, Outcome, Stored, card, unpack
+from ..base import BaseStore, Outcome, Stored, unpack
 from ..turnstile import Turnstile
 from ..workers import Workers
 from . import scan
 from .directory import SessionDirectory
-from .reader import Head
 from .retry import Retry, TryAgain
 
 __all__ = ["DEFAULT_MAX_BYTES", "FileSystemSessionStore"]
 
 DEFAULT_MAX_BYTES: Final = 128 * 1024 * 1024
-_BATCH: Final = 512
+_BATCH: Final = 1024
 """Files that are looked at in one hop of a listing, so that it can be cancelled soon."""
 
 P = ParamSpec("P")
@@ -118,31 +116,31 @@ class FileSystemSessionStore(BaseStore):
                 return
             batch = ids[start : start + size]
             for session_id, found in await self._workers.run(
-                scan.read_heads, self._directory, batch
+                scan.read_cards, self._directory, batch
             ):
-                head = await self._settle(session_id, found, on_error)
-                if head is not None and selection.takes(info := _card(head)):
+                info = await self._settle(session_id, found, on_error)
+                if info is not None and selection.takes(info):
                     yield info
 
     async def _ids(self, agent_id: str | None) -> list[str]:
         """Return ids, newest first: all, or those that may be the agent's."""
         if agent_id is None:
             return await self.list_ids()
-        ids = await self._workers.run(scan.ids_unordered, self._directory)
+        names = await self._workers.run(scan.names_of_all, self._directory)
         found: list[tuple[int, str]] = []
-        for start in range(0, len(ids), _BATCH):
-            batch = ids[start : start + _BATCH]
-            found += await self._workers.run(scan.ids_of_agent, self._directory, batch, agent_id)
+        for start in range(0, len(names), _BATCH):
+            batch = names[start : start + _BATCH]
+            found += await self._workers.run(scan.names_of_agent, self._directory, batch, agent_id)
         return [session_id for _, session_id in sorted(found)]
 
     async def _settle(
-        self, session_id: str, found: Head | Exception | None, on_error: OnError
-    ) -> Head | None:
+        self, session_id: str, found: SessionInfo | Exception | None, on_error: OnError
+    ) -> SessionInfo | None:
         """Return `found` unless it is an error: then look again, as the file may be in motion."""
         if not isinstance(found, Exception):
             return found
         try:
-            return await self._patiently(session_id, self._directory.head, session_id)
+            return await self._patiently(session_id, self._directory.card, session_id)
         except (SessionCorruptError, SessionIOError):
             if on_error == "raise":
                 raise
@@ -191,8 +189,3 @@ class FileSystemSessionStore(BaseStore):
             except TryAgain as reason:
                 pause = retry.pause(reason)
             await asyncio.sleep(pause)
-
-
-def _card(head: Head) -> SessionInfo:
-    saved_at = Timestamp.from_nanoseconds(head.stamp.mtime_ns)
-    return card(head.header, head.revision, saved_at, head.stamp.size)
