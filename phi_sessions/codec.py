@@ -42,6 +42,9 @@ MAX_DEPTH: Final = 127
 """Nested levels in a whole document, as many as phi-core's reader takes."""
 
 _RECORD_DEPTH: Final = MAX_DEPTH - 2
+_TOP_LEVEL: Final = frozenset(("loops", "revision"))
+"""What a store writes behind the head."""
+
 _MARK: Final = f'"{EXTRA}"'.encode()
 # In MessagePack a float is 0xCB and eight bytes; those of NaN and the infinities begin so.
 _NOT_FINITE: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
@@ -73,7 +76,7 @@ class Header(Record):
     formation: SessionFormation
     parent_spawn_ref: SpawnRef | None = always(None)
     scope: SessionScope = always(SessionScope.EPHEMERAL)
-    metadata: JSONObject = {}
+    metadata: JSONObject | None = None
 
 
 class Card(msgspec.Struct):
@@ -83,7 +86,7 @@ class Card(msgspec.Struct):
     agent_id: str
     created_at: Timestamp
     last_active_at: Timestamp
-    metadata: JSONObject = {}
+    metadata: JSONObject | None = None
 
 
 _json: Final = msgspec.json.Encoder(enc_hook=enc_hook)
@@ -115,10 +118,13 @@ def encode_head(session: Session) -> bytes:
         formation=session.formation,
         parent_spawn_ref=session.parent_spawn_ref,
         scope=session.scope,
-        metadata=session.metadata,
+        metadata=session.metadata or None,
         extra=session.extra,
     )
     where = f"session {session.session_id!r}"
+    if taken := _TOP_LEVEL & session.extra.keys():
+        reason = f"`extra` holds known keys: {', '.join(sorted(taken))}"
+        raise _refused(where, reason, session.session_id)
     text = _encode(header, where, session.session_id)
     if exceeds_depth(text, MAX_DEPTH):
         raise _refused(where, f"nested deeper than {MAX_DEPTH} levels", session.session_id)
@@ -255,7 +261,7 @@ def decode(header: Header, records: list[StoredRecord], revision: Revision) -> S
         formation=header.formation,
         parent_spawn_ref=header.parent_spawn_ref,
         scope=header.scope,
-        metadata=header.metadata,
+        metadata=header.metadata or {},
         loops=Loops[LoopRecord].of_entries(
             Entry(text=text, loop_id=loop_id, decode=_decode_record) for loop_id, text in records
         ),

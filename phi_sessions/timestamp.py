@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, date, datetime, timedelta, timezone
-from typing import Any, Final, Self, cast, overload
+from typing import Any, Final, Self, cast
 
 __all__ = ["Timestamp"]
 
@@ -104,7 +104,7 @@ class Timestamp(datetime):
     @property
     def nanoseconds(self) -> int:
         """Nanoseconds since 1970-01-01T00:00:00Z."""
-        return (self - _EPOCH) // _MICROSECOND * 1000 + self.nanosecond
+        return (self - cast("Self", _EPOCH)) // _MICROSECOND * 1000 + self.nanosecond
 
     def __str__(self) -> str:
         text = getattr(self, "_text", None)
@@ -122,13 +122,6 @@ class Timestamp(datetime):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return type(self).parse, (str(self),)
-
-    @overload
-    def __sub__(self, other: datetime) -> timedelta: ...
-    @overload
-    def __sub__(self, other: timedelta) -> Self: ...
-    def __sub__(self, other: datetime | timedelta) -> timedelta | Self:
-        return super().__sub__(cast("Any", other))
 
     __hash__ = datetime.__hash__
 

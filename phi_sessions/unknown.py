@@ -26,7 +26,11 @@ def gather(kind: type, value: Any) -> Any:
 
 
 def scatter(kind: type, value: Any) -> Any:
-    """Undo `gather`."""
+    """Undo `gather`.
+
+    Raises:
+        ValueError: A record's unknown keys hold one that it knows.
+    """
     return _scatter(_info(kind), value)
 
 
@@ -49,8 +53,9 @@ def _scatter(kind: msgspec.inspect.Type, value: Any) -> Any:
         extra = cast("JSONObject", obj.pop(EXTRA, {}))
         for key in obj:
             obj[key] = _scatter(fields[key], obj[key])
-        for key in extra:
-            obj.setdefault(key, extra[key])
+        if taken := extra.keys() & fields.keys():
+            raise ValueError(f"`extra` holds known keys: {', '.join(sorted(taken))}")
+        obj.update(extra)
     elif item := _item(kind, value):
         value[:] = [_scatter(item, element) for element in value]
     return value

@@ -86,7 +86,7 @@ def card(
         created_at=header.created_at,
         last_active_at=header.last_active_at,
         saved_at=saved_at,
-        metadata=header.metadata,
+        metadata=header.metadata or {},
         revision=revision,
         size=size,
     )

@@ -16,11 +16,12 @@ from typing import Final
 
 from ...ids import id_from_name, name_from_id
 
-__all__ = ["LOCK", "SUFFIX", "Paths", "id_from_temporary"]
+__all__ = ["LOCK", "SUFFIX", "TEMPORARY", "Paths", "id_from_temporary"]
 
 SUFFIX: Final = ".json"
 LOCK: Final = ".json.lock"
-_TEMPORARY: Final = re.compile(r"(.+)\.json\.tmp\.\d+\.\d+", re.DOTALL)
+TEMPORARY: Final = ".json.tmp."
+_TEMPORARY: Final = re.compile(r"(.+)\.json\.tmp\.[0-9]+\.[0-9]+", re.DOTALL)
 
 
 class Paths:

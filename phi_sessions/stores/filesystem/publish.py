@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 
 from . import disk
@@ -40,7 +39,7 @@ def publish(
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.SAFE, mode)
         try:
-            _fill(fd, chunks, durable)
+            _fill(fd, temporary, chunks, durable)
             disk.replace(temporary, path)
         except BaseException:
             _discard(temporary)
@@ -66,13 +65,11 @@ def withdraw(path: str, *, durable: bool) -> None:
         _close(directory)
 
 
-def _fill(fd: int, chunks: Sequence[bytes], durable: bool) -> None:
+def _fill(fd: int, path: str, chunks: Sequence[bytes], durable: bool) -> None:
     try:
         for chunk in chunks:
             disk.write_whole(fd, chunk)
-        # The kernel's own stamp is up to 4 ms coarse: sessions saved in a row would tie.
-        now = time.time_ns()
-        os.utime(fd, ns=(now, now))
+        disk.stamp(fd, path)
         if durable:
             disk.sync_file(fd)
     finally:

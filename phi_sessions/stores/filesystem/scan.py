@@ -6,14 +6,15 @@ import logging
 import os
 import stat
 from bisect import bisect
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Final
 
 from ...errors import SessionIOError
 from ...ids import id_from_name
 from ...store import SessionInfo
 from . import disk, document
-from .layout import LOCK, SUFFIX, Paths, id_from_temporary
+from .layout import LOCK, SUFFIX, TEMPORARY, Paths, id_from_temporary
 from .lock import Contended, acquire, release
 from .reader import SessionReader, Unsettled, translate
 
@@ -33,12 +34,9 @@ def ids_newest_first(reader: SessionReader) -> list[str]:
     prefix = os.path.join(reader.path, "")
     found: list[tuple[int, str]] = []
     try:
-        for name, entry in _entries(reader.path):
+        for name in _names(reader.path):
             try:
-                if entry is not None:
-                    status = entry.stat(follow_symlinks=False)
-                else:
-                    status = os.lstat(f"{prefix}{name}{SUFFIX}")
+                status = os.lstat(f"{prefix}{name}{SUFFIX}")
             except FileNotFoundError:
                 continue  # deleted: only its lock file is left, or it went just now
             session_id = id_from_name(name)
@@ -56,11 +54,7 @@ def names_of_all(reader: SessionReader) -> list[str]:
         SessionIOError: The directory cannot be read.
     """
     try:
-        return [
-            name
-            for name, entry in _entries(reader.path)
-            if entry is None or entry.is_file(follow_symlinks=False)
-        ]
+        return _names(reader.path)
     except OSError as error:
         raise translate(error) from error
 
@@ -77,8 +71,9 @@ def names_of_agent(
     found: list[tuple[int, str]] = []
     for name in names:
         # The file is looked at properly if its first bytes do not rule it out: most do.
+        path = f"{prefix}{name}{SUFFIX}"
         try:
-            fd = os.open(f"{prefix}{name}{SUFFIX}", os.O_RDONLY | disk.SAFE)
+            fd = os.open(path, os.O_RDONLY | disk.SAFE)
             try:
                 if document.names_other(os.read(fd, 512), agent):
                     continue
@@ -94,7 +89,8 @@ def names_of_agent(
         try:
             info = reader.card(session_id)
         except (Unsettled, SessionIOError):
-            found.append((_UNREADABLE, session_id))
+            if os.path.isfile(path) and not os.path.islink(path):
+                found.append((_UNREADABLE, session_id))
             continue
         if info is not None and info.agent_id == agent_id and info.saved_at is not None:
             found.append((-info.saved_at.nanoseconds, session_id))
@@ -114,35 +110,23 @@ def read_cards(
     return cards
 
 
-def _entries(directory: str) -> Iterator[tuple[str, os.DirEntry[str] | None]]:
-    """Yield the names that sessions in `directory` may have, each once, and their entries.
+def _names(directory: str) -> list[str]:
+    """Return the names that sessions in `directory` may have, those of deleted ones among them.
 
-    An entry is None where only a lock file was met, as after a deletion. Files in flight of dead
-    writers are removed.
+    Files in flight of dead writers are removed.
     """
-    seen: set[str] = set()
-    locked: set[str] = set()
-    in_flight: dict[str, list[str]] = {}
     try:
-        entries = os.scandir(directory)
+        files = os.listdir(directory)
     except FileNotFoundError:
-        return
-    with entries:
-        for entry in entries:
-            file = entry.name
-            if file.endswith(SUFFIX):
-                name = file[: -len(SUFFIX)]
-                seen.add(name)
-                yield name, entry
-            elif file.endswith(LOCK):
-                locked.add(file[: -len(LOCK)])
-            elif owner := id_from_temporary(file):
-                in_flight.setdefault(owner, []).append(entry.path)
+        return []
+    names = [file[: -len(SUFFIX)] for file in files if file.endswith(SUFFIX)]
     # tmpfs and btrfs pass over an entry that is being replaced while they are read. Lock files
     # stay where they are, so that each session is met under one name or the other.
-    for name in locked - seen:
-        yield name, None
-    _sweep(directory, in_flight)
+    locked = {file[: -len(LOCK)] for file in files if file.endswith(LOCK)}
+    locked.difference_update(names)
+    names.extend(locked)
+    _sweep(directory, [file for file in files if TEMPORARY in file])
+    return names
 
 
 def _sorted(entries: list[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -159,12 +143,17 @@ def _sorted(entries: list[tuple[int, str]]) -> list[tuple[int, str]]:
     return [entry for part in dealt for entry in sorted(part)]
 
 
-def _sweep(directory: str, in_flight: dict[str, list[str]]) -> None:
-    """Remove files in flight whose writers are dead.
+def _sweep(directory: str, files: list[str]) -> None:
+    """Remove those `files` that are in flight and whose writers are dead.
 
     They are looked at only while holding the lock that a living writer would hold; without it
     one save in sixty was broken. What cannot be removed is left for the next time.
     """
+    in_flight: defaultdict[str, list[str]] = defaultdict(list)
+    for file in files:
+        owner = id_from_temporary(file)
+        if owner is not None:
+            in_flight[owner].append(os.path.join(directory, file))
     for session_id, paths in in_flight.items():
         try:
             lock = acquire(Paths(directory, session_id).lock)
