@@ -102,7 +102,7 @@ else:
 
 if sys.platform == "win32":
 
-    def stamp(fd: int, path: str) -> None:
+    def stamp(fd: int, path: str) -> None:  # noqa: ARG001 - Windows takes the path
         """Give an open file the time of this moment."""
         now = time.time_ns()
         os.utime(path, ns=(now, now))
@@ -132,7 +132,7 @@ if sys.platform == "win32":
 
 else:
 
-    def stamp(fd: int, path: str) -> None:
+    def stamp(fd: int, path: str) -> None:  # noqa: ARG001 - only Windows takes the path
         """Give an open file the time of this moment.
 
         The kernel's own stamp is up to 4 ms coarse: sessions saved in a row would tie.
