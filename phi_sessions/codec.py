@@ -46,6 +46,9 @@ _TOP_LEVEL: Final = frozenset(("loops", "revision"))
 """What a store writes behind the head."""
 
 _MARK: Final = f'"{EXTRA}"'.encode()
+_ESCAPED_MARK: Final = re.compile(
+    b'"' + b"".join(b"(?:%c|\\\\u00(?i:%02x))" % (char, char) for char in EXTRA.encode()) + b'"'
+)
 # In MessagePack a float is 0xCB and eight bytes; those of NaN and the infinities begin so.
 _NOT_FINITE: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 
@@ -118,13 +121,14 @@ def encode_head(session: Session) -> bytes:
         formation=session.formation,
         parent_spawn_ref=session.parent_spawn_ref,
         scope=session.scope,
-        metadata=session.metadata or None,
+        metadata=None if session.metadata == {} else session.metadata,
         extra=session.extra,
     )
     where = f"session {session.session_id!r}"
-    if taken := _TOP_LEVEL & session.extra.keys():
-        reason = f"`extra` holds known keys: {', '.join(sorted(taken))}"
-        raise _refused(where, reason, session.session_id)
+    if not isinstance(session.agent_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _refused(where, "its agent_id is not a string", session.session_id)
+    if isinstance(session.extra, dict) and not _TOP_LEVEL.isdisjoint(session.extra):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _refused(where, "`extra` holds `loops` or `revision`", session.session_id)
     text = _encode(header, where, session.session_id)
     if exceeds_depth(text, MAX_DEPTH):
         raise _refused(where, f"nested deeper than {MAX_DEPTH} levels", session.session_id)
@@ -143,14 +147,13 @@ def encode_records(session: Session) -> Iterator[StoredRecord]:
     Raises:
         SessionEncodeError: A record could not be read again.
     """
-    for entry in Loops[LoopRecord](session.loops).entries:
+    for entry in list(session.loops.entries):
         yield _encode_entry(entry, session.session_id)
 
 
 def _encode_entry(entry: Entry[LoopRecord], session_id: str) -> StoredRecord:
     record = entry.record
-    if record is None:
-        assert entry.text is not None
+    if record is None and entry.text is not None:
         return StoredRecord(entry.loop_id, entry.text)
     if not isinstance(record, LoopRecord):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise _refused("loops", f"holds a {type(record).__name__}, not a LoopRecord", session_id)
@@ -191,7 +194,7 @@ def _holds_not_finite(record: Record) -> bool:
         value = todo.pop()
         if isinstance(value, dict):
             todo.extend(cast("JSONObject", value).values())
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple):
             todo.extend(cast("list[object]", value))
         elif isinstance(value, float) and value - value != 0.0:
             return True
@@ -217,7 +220,10 @@ def decode_head(text: bytes) -> Header:
             raise msgspec.DecodeError(f"nested deeper than {MAX_DEPTH} levels")
         if repeats_a_key(text):
             raise msgspec.DecodeError("a key of the header occurs twice")
-        return _read(text, Header, _read_header)
+        header = _read(text, Header, _read_header)
+        if not _TOP_LEVEL.isdisjoint(header.extra):
+            raise msgspec.DecodeError("`loops` or `revision` occurs twice")
+        return header
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise SessionCorruptError(f"damaged header: {error}", reason=str(error)) from error
 
@@ -289,7 +295,7 @@ def _check(
 
 
 def _read(text: bytes, kind: type[R], read: Callable[[bytes], R]) -> R:
-    if _MARK not in text:
+    if _MARK not in text and not (b"\\u00" in text and _ESCAPED_MARK.search(text)):
         try:
             return read(text)
         except msgspec.ValidationError:

@@ -22,8 +22,7 @@ _ALL_BUT_BRACKETS_AND_QUOTES: Final = bytes(set(range(256)) - set(b'[]{}"'))
 def exceeds_depth(text: bytes, limit: int) -> bool:
     """Return whether objects and arrays are nested more than `limit` levels deep.
 
-    The text need not be valid JSON; brackets that do not match count as too deep once more than
-    `limit` of them are open.
+    The text need not be valid JSON: brackets that are never closed count as nested.
     """
     if len(text) < _SMALL and len(text.translate(None, _ALL_BUT_OPENING)) <= limit:
         return False
@@ -36,7 +35,7 @@ def exceeds_depth(text: bytes, limit: int) -> bool:
         text = text.replace(b"()", b"")
         if not text:
             return False
-    return b"(" in text
+    return b"()" in text or text.count(b"(") > limit
 
 
 def _without_escapes(text: bytes) -> bytes:

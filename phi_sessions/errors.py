@@ -55,6 +55,8 @@ class SessionError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {name: getattr(self, name) for name in self._state}
+        if notes := getattr(self, "__notes__", None):
+            state["__notes__"] = notes
         return _rebuild, (type(self), self.args, state)
 
 

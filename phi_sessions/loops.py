@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from operator import eq
-from typing import Generic, Protocol, SupportsIndex, TypeVar, cast, overload
+from typing import Any, Generic, Protocol, SupportsIndex, TypeVar, cast, overload
 
 __all__ = ["Entry", "Loops"]
 
@@ -112,6 +112,20 @@ class Loops(MutableSequence[R], Generic[R]):
 
     def insert(self, index: SupportsIndex, value: R) -> None:
         self.entries.insert(index, Entry(value))
+
+    def clear(self) -> None:
+        self.entries.clear()
+
+    def reverse(self) -> None:
+        self.entries.reverse()
+
+    def sort(self, *, key: Callable[[R], Any], reverse: bool = False) -> None:
+        """Put the records in order, as `list.sort` does."""
+        self.entries.sort(key=lambda entry: key(entry.get()), reverse=reverse)
+
+    def copy(self) -> Loops[R]:
+        """Return a list of the same records."""
+        return Loops(self)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Loops | list | tuple):

@@ -11,8 +11,6 @@ for message in loop.messages:
 ```
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict, TypeGuard, cast

@@ -14,7 +14,7 @@ from typing import Any, NewType
 from msgspec import field
 
 from .loops import Loops
-from .record import F32, U32, U64, JSONObject, OpenEnum, Record, always, empty
+from .record import F32, U32, U64, JSONObject, OneOf, OpenEnum, Record, always, empty
 from .timestamp import Timestamp
 
 __all__ = [
@@ -82,7 +82,7 @@ class InactivityTimeoutFormation(Record):
     timestamp: Timestamp = field(default_factory=_now)
 
 
-class SessionFormation(Record):
+class SessionFormation(OneOf):
     """How a session began: exactly one of the three is set."""
 
     explicit: ExplicitFormation | None = field(default=None, name="Explicit")
@@ -149,7 +149,7 @@ class ContinuationTag(Record, kw_only=False):
     tag: str
 
 
-class TaggedContinuation(Record):
+class TaggedContinuation(OneOf):
     """How a loop follows from its parent, where a tag goes with it: one of the two is set."""
 
     rerun: ContinuationTag | None = field(default=None, name="Rerun")
@@ -390,8 +390,12 @@ class Session(Record, kw_only=False):
     revision: Revision | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.loops, Loops):  # pyright: ignore[reportUnnecessaryIsInstance]
-            self.loops = Loops(self.loops)
+        self.loops = self.loops  # takes any iterable of records, see below
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "loops" and not isinstance(value, Loops):
+            value = Loops[LoopRecord](value)
+        super().__setattr__(name, value)
 
     def root_loops(self) -> list[LoopRecord]:
         """Return the loops that have no parent in this session."""

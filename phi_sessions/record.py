@@ -17,12 +17,14 @@ __all__ = [
     "U32",
     "U64",
     "JSONObject",
+    "OneOf",
     "OpenEnum",
     "Record",
     "always",
     "dec_hook",
     "empty",
     "enc_hook",
+    "require_one",
 ]
 
 JSONObject = dict[str, Any]
@@ -71,6 +73,25 @@ class Record(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
         return f"{type(self).__name__}({inner})"
+
+
+class OneOf(Record):
+    """A record that stands for a choice: one of its fields is set, or a key of a later version."""
+
+    def __post_init__(self) -> None:
+        require_one(self)
+
+
+def require_one(choice: msgspec.Struct) -> None:
+    """Make sure that a choice is made.
+
+    Raises:
+        ValueError: None is, or several are.
+    """
+    names = [name for name in choice.__struct_fields__ if name != "extra"]
+    known = sum(getattr(choice, name) is not None for name in names)
+    if known > 1 or not (known or getattr(choice, "extra", None)):
+        raise ValueError(f"exactly one must be set: {', '.join(names)}")
 
 
 class OpenEnum(StrEnum):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from .record import JSONObject, OpenEnum, Record
+from .record import JSONObject, OneOf, OpenEnum, Record, require_one
 from .timestamp import Timestamp
 
 __all__ = ["shape_of"]
@@ -35,6 +35,7 @@ def shape_of(record: type[Record]) -> type[Any]:
             for f in sorted(fields, key=lambda f: not f.required)
         ],
         rename={field.name: field.encode_name for field in fields},
+        namespace={"__post_init__": require_one} if issubclass(record, OneOf) else None,
     )
 
 

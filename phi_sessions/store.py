@@ -36,6 +36,7 @@ class Expect(Enum):
 
 
 Expectation = Expect | Revision
+"""What a change asks of the stored state: a rule, or one revision."""
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,10 +12,10 @@ __all__ = ["Timestamp"]
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _CANONICAL: Final = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:(?!60)\d\d(?:\.(\d+))?(?:[Zz]|[+-]\d\d:?\d\d)", re.ASCII
+    r"(?!0000)\d{4}-\d\d-\d\dT(?!24)\d\d:\d\d:(?!60)\d\d(?:\.(\d+))?(?:Z|[+-]\d\d:?\d\d)", re.ASCII
 )
 _LENIENT: Final = re.compile(
-    r"(?P<year>[+-]\d{4,}|\d{4})-(?P<month>\d\d?)-(?P<day>\d\d?)(?:T|[ ]+)"
+    r"(?P<year>[+-]\d{4,}|\d{4})-(?P<month>\d\d?)-(?P<day>\d\d?)(?:[Tt]|[ ]+)"
     r"(?P<hour>\d\d?):(?P<minute>\d\d?):(?P<second>\d\d?)(?:\.(?P<fraction>\d+))?"
     r"\s*(?:[Zz]|(?P<sign>[+-])(?P<zh>\d\d):?(?P<zm>\d\d))\s*",
     re.ASCII,
@@ -55,16 +55,16 @@ class Timestamp(datetime):
         Raises:
             ValueError: `moment` has no time zone.
         """
-        if isinstance(moment, cls):
-            return moment
         if moment.tzinfo is None:
             raise ValueError("a time stamp needs a time zone: use datetime.now(UTC)")
+        if isinstance(moment, cls):
+            return moment
         u = moment.astimezone(UTC)
         return cls(u.year, u.month, u.day, u.hour, u.minute, u.second, u.microsecond, u.tzinfo)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read RFC 3339 text, as strictly or loosely as phi-core's reader does.
+        """Read RFC 3339 text, as loosely as phi-core's reader does.
 
         Raises:
             ValueError: It is not a time with a zone.
@@ -91,6 +91,9 @@ class Timestamp(datetime):
             second, micro, digits = 59, 999_999, "999999999"
         clamped = min(max(year, 1), 9999)
         if clamped != year:
+            datetime(
+                2000 + year % 400, month, day, tzinfo=UTC
+            )  # the calendar repeats: is it a date?
             month, day = (12, 31) if year > 9999 else (1, 1)
         offset = timedelta(hours=int(match["zh"] or 0), minutes=int(match["zm"] or 0))
         zone = timezone(-offset if match["sign"] == "-" else offset)
@@ -109,6 +112,8 @@ class Timestamp(datetime):
     def __str__(self) -> str:
         text = getattr(self, "_text", None)
         if text is None:
+            if self.tzinfo is None:
+                return self.isoformat()
             seconds = self.astimezone(UTC).isoformat(timespec="seconds")[:19]
             digits = f"{self.microsecond:06d}{self.nanosecond:03d}"
             while digits.endswith("000"):
@@ -127,8 +132,11 @@ class Timestamp(datetime):
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, datetime):
-            return NotImplemented
+            return datetime.__eq__(self, other)
         return datetime.__eq__(self, other) and self.nanosecond == _nanosecond(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def __lt__(self, other: date) -> bool:
         if isinstance(other, datetime) and datetime.__eq__(self, other):

@@ -50,12 +50,14 @@ def _gather(kind: msgspec.inspect.Type, value: Any) -> Any:
 def _scatter(kind: msgspec.inspect.Type, value: Any) -> Any:
     if struct := _struct(kind, value):
         fields, obj = _fields(struct), cast("JSONObject", value)
-        extra = cast("JSONObject", obj.pop(EXTRA, {}))
+        extra = obj.pop(EXTRA, {})
+        if not isinstance(extra, dict):
+            raise ValueError("`extra` is not an object")
         for key in obj:
             obj[key] = _scatter(fields[key], obj[key])
-        if taken := extra.keys() & fields.keys():
+        if taken := fields.keys() & cast("JSONObject", extra).keys():
             raise ValueError(f"`extra` holds known keys: {', '.join(sorted(taken))}")
-        obj.update(extra)
+        obj.update(cast("JSONObject", extra))
     elif item := _item(kind, value):
         value[:] = [_scatter(item, element) for element in value]
     return value

@@ -32,6 +32,7 @@ class SessionDirectory(SessionReader):
         self._fsync = fsync
         self._mode = mode
         self._indent = indent
+        self._is_rooted = False
 
     def save(self, parcel: Parcel, expect: Expectation, outcome: Outcome) -> None:
         """Store `parcel` whole, or leave what was there untouched.
@@ -75,7 +76,9 @@ class SessionDirectory(SessionReader):
         """
         paths = Paths(self.path, session_id)
         try:
-            if not os.path.lexists(paths.session):
+            try:
+                os.lstat(paths.session)
+            except FileNotFoundError:
                 return False  # and no lock file is made for it
             lock = acquire(paths.lock)
             try:
@@ -107,6 +110,10 @@ class SessionDirectory(SessionReader):
         return chunks, revision
 
     def _acquire(self, paths: Paths) -> int:
+        # Once, also when the directory is there: who made it may have died before its parent knew.
+        if not self._is_rooted:
+            disk.make_directories(self.path, durable=self._fsync)
+            self._is_rooted = True
         try:
             return acquire(paths.lock)
         except FileNotFoundError:

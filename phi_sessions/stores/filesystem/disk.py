@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 import time
+from contextlib import suppress
 from typing import Final
 
 __all__ = [
@@ -158,21 +159,32 @@ else:
 
 
 def make_directories(path: str, *, durable: bool) -> None:
-    """Make `path` and the parents that it lacks, each 0700 and each known to its parent's disk."""
+    """Make `path` and the parents that it lacks, each 0700.
+
+    With `durable`, the parent of each, and of the deepest that was there, is brought to the disk:
+    somebody else may have made that and died before it was.
+    """
     path = os.path.abspath(path)
-    missing: list[str] = []
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for directory in reversed(missing):
-        try:
-            os.mkdir(directory, 0o700)
-        except FileExistsError:
-            if not os.path.isdir(directory):
-                raise
+    unsure = [path]
+    while not _is_directory(unsure[-1]):
+        unsure.append(os.path.dirname(unsure[-1]))
+    for directory in reversed(unsure):
+        if directory != unsure[-1]:
+            with suppress(FileExistsError):
+                os.mkdir(directory, 0o700)
         if durable:
             parent = open_directory(os.path.dirname(directory))
             try:
                 sync_directory(parent)
             finally:
                 close_directory(parent)
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -36,13 +37,13 @@ def acquire(path: str) -> int:
     api = _portalocker()
     try:
         api.locker.lock(fd, api.flags)
-    except api.AlreadyLocked as error:
-        disk.close_quietly(fd)
-        raise Contended from error
     except api.LockException as error:
         disk.close_quietly(fd)
-        cause = error.__cause__
+        cause = error.__cause__ or (error.args[0] if error.args else None)
         number = cause.errno if isinstance(cause, OSError) else None
+        # portalocker calls EACCES contention, as lockf does; from flock it is a refusal.
+        if isinstance(error, api.AlreadyLocked) and number != errno.EACCES:
+            raise Contended from error
         raise OSError(number, f"cannot be locked: {cause or error}", path) from error
     except BaseException:
         disk.close_quietly(fd)

@@ -157,12 +157,20 @@ def _sweep(directory: str, files: list[str]) -> None:
     for session_id, paths in in_flight.items():
         try:
             lock = acquire(Paths(directory, session_id).lock)
-            try:
-                for path in paths:
-                    os.unlink(path)
-            finally:
-                release(lock)
         except Contended:
             continue  # its writer may well be alive
         except OSError as error:
             _log.info("leftovers of session %r stay: %s", session_id, error)
+            continue
+        try:
+            for path in paths:
+                _remove(path)
+        finally:
+            release(lock)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError as error:
+        _log.info("%s stays: %s", path, error)

@@ -37,14 +37,15 @@ class FileSystemSessionStore(BaseStore):
     and processes of one machine may share the directory, phi-core 0.10 among them: both take the
     same lock and read each other's files. It is not for network file systems, where hosts do not
     see each other's flock(2) and a rename may not be atomic. On a file system that folds case,
-    two ids that differ in case only get the same file; the second is refused, never mixed up.
+    two ids that differ in case only get the same file; the second is refused (save by a save with
+    `Expect.ANYTHING`, which replaces whatever is there).
 
     Args:
         dir: The directory; made, 0700, with the first save.
         lock_timeout: Seconds to wait for a session that another holds.
         lock_interval: The longest pause between two attempts at a lock, in seconds.
         fsync: False lowers the promise: a change survives a crash of the process, but a power cut
-            may undo it.
+            may undo it, or leave the file empty or damaged.
         mode: Permissions of new session files, less the umask.
         indent: Spaces for each level, as phi-core lays files out with 2; None writes compact
             files, whose heads are read without reading the file.
