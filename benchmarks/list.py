@@ -1,0 +1,111 @@
+"""Listings against one inline pass over the directory.
+
+- Floor of `list_ids`: `os.scandir`, for each `.json` a status by `DirEntry.stat`, and one sort by
+  time, then name, inline in one thread. It meets the lock files as well, as the store does.
+- `list_for_agent` and `infos` are held against `list_ids` of the same run: once with an agent that
+  has ten sessions in the whole directory, once (`infos` only) with no filter, which reads the head
+  of every file. `read prefixes` tells what opening, reading 512 bytes and closing each file costs
+  inline: a floor for whatever must look into every file.
+- The directory holds 100,000 sessions of about 2 KB with their lock files, written directly in the
+  store's layout (a session saved by the store, its ids replaced), and is in the system's caches.
+"""
+
+from __future__ import annotations
+
+import os
+
+from phi_sessions import FileSystemSessionStore
+
+from .data import SIZES, make_session
+from .floors import raw_read
+from .measure import Contestant, Samples, alternate
+from .report import Figure, compare
+
+__all__ = ["measure"]
+
+_SESSIONS = 100_000
+_QUICK_SESSIONS = 2_000
+_ROUNDS = 7
+_RARE = 10
+_AGENTS = 20
+
+
+async def measure(directory: str, *, quick: bool) -> tuple[list[Figure], list[str]]:
+    count = _QUICK_SESSIONS if quick else _SESSIONS
+    place = os.path.join(directory, "list")
+    async with FileSystemSessionStore(place) as store:
+        await _fill(store, place, count)
+        samples = await _time(store, place, 2 if quick else _ROUNDS)
+    notes = [f"{count:,} sessions, {_RARE} of them the rare agent's, files in the caches"]
+    return _figures(samples), notes
+
+
+async def _fill(store: FileSystemSessionStore, place: str, count: int) -> None:
+    """Write `count` sessions as the store lays them out."""
+    name, rare = "session-0000000", "agent-rare"
+    size, records = SIZES["2 KB"]
+    template = make_session(name, size, records=records)
+    await store.save(template)
+    parts = raw_read(os.path.join(place, f"{name}.json"))
+    for number in range(count):
+        agent = rare if number % (count // _RARE) == 7 else f"agent-{number % _AGENTS:04d}"
+        session_id = f"session-{number:07d}"
+        text = parts.replace(name.encode(), session_id.encode())
+        text = text.replace(template.agent_id.encode(), agent.encode())
+        path = os.path.join(place, f"{session_id}.json")
+        for target, content in ((path, text), (f"{path}.lock", b"")):
+            fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.write(fd, content)
+            os.close(fd)
+
+
+async def _time(store: FileSystemSessionStore, place: str, rounds: int) -> Samples:
+    async def infos(agent_id: str | None) -> int:
+        return len([info async for info in store.infos(agent_id=agent_id)])
+
+    assert await store.list_ids() == _scan_stat_sort(place)
+    assert await infos("agent-rare") == _RARE
+    return await alternate(
+        {
+            "list_ids": Contestant(store.list_ids),
+            "list_for_agent": Contestant(lambda: store.list_for_agent("agent-rare")),
+            "infos of one agent": Contestant(lambda: infos("agent-rare")),
+            "infos of all": Contestant(lambda: infos(None)),
+            "scandir + stat + sort": Contestant(lambda: _scan_stat_sort(place)),
+            "read prefixes": Contestant(lambda: _read_prefixes(place)),
+        },
+        rounds,
+        warm_up=1,
+    )
+
+
+def _scan_stat_sort(place: str) -> list[str]:
+    with os.scandir(place) as entries:
+        found = [
+            (-entry.stat(follow_symlinks=False).st_mtime_ns, entry.name[:-5])
+            for entry in entries
+            if entry.name.endswith(".json")
+        ]
+    found.sort()
+    return [name for _, name in found]
+
+
+def _read_prefixes(place: str) -> None:
+    with os.scandir(place) as entries:
+        paths = [entry.path for entry in entries if entry.name.endswith(".json")]
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        os.read(fd, 512)
+        os.close(fd)
+
+
+def _figures(samples: Samples) -> list[Figure]:
+    floor = ["scandir + stat + sort"]
+    names = ("list_for_agent", "infos of one agent", "infos of all")
+    prefixes = "read prefixes"
+    return [
+        compare("list_ids / (scandir + stat + sort)", samples, "list_ids", floor, goal=1.25),
+        *(compare(f"{n} / list_ids", samples, n, ["list_ids"], goal=1.2) for n in names),
+        *(compare(f"{n} / {prefixes}", samples, n, [prefixes]) for n in names),
+        compare(f"{prefixes} / list_ids", samples, prefixes, ["list_ids"]),
+    ]
