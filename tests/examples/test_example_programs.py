@@ -1,0 +1,60 @@
+"""The examples print what they say they do, and look as examples should."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+from example_runner import EXAMPLES, run_example
+
+ALL = sorted(EXAMPLES.glob("*.py"))
+
+
+def test_the_quickstart_prints_that_everything_was_kept() -> None:
+    assert run_example("quickstart.py") == [
+        "loaded   release-notes: 10144 tokens",
+        "saved    every value as it was: True",
+        "listed   ['chat', '6f1c9a52-3b7e-4d0a-9c41-2e8d5b7a90f3']",
+        "refused  a stale save",
+        "raced    4 processes: 40 of 40 additions kept",
+    ]
+
+
+def test_two_processes_answer_each_question_once() -> None:
+    assert run_example("two_processes.py") == ["answered: 100", "answered once: 100"]
+
+
+def test_the_agent_loop_runs_to_its_end_and_knows_it(tmp_path: Path) -> None:
+    turns = [f"turn {index} is safe: {(index + 1) ** 2}" for index in range(40)]
+    directory = str(tmp_path / "sessions")
+    whole = ["0 turns are there", *turns, "Completed: 40 turns"]
+    assert run_example("agent_loop.py", directory) == whole
+    assert run_example("agent_loop.py", directory) == ["40 turns are there", "Completed: 40 turns"]
+
+
+def test_there_are_examples() -> None:
+    assert len(ALL) >= 4
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_an_example_is_short_has_one_main_and_says_what_it_shows(path: Path) -> None:
+    text = path.read_text()
+    tree = ast.parse(text)
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    assert len(text.splitlines()) < 60
+    assert [n.name for n in ast.walk(tree) if isinstance(n, functions)].count("main") == 1
+    assert ast.get_docstring(tree)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_an_example_uses_public_names_only(path: Path) -> None:
+    modules = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+    ours = {n.module for n in modules if n.module and n.module.startswith("phi_sessions")}
+    assert ours <= {"phi_sessions", "phi_sessions.messages"}
+
+
+def test_the_shipped_session_is_laid_out_as_phi_core_writes_it() -> None:
+    text = (EXAMPLES / "data" / "session.json").read_text(encoding="utf-8")
+    assert text == json.dumps(json.loads(text), indent=2, ensure_ascii=False)
