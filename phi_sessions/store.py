@@ -77,10 +77,9 @@ class SessionStore(ABC):
     async def save(self, session: Session, *, expect: Expectation = Expect.UNCHANGED) -> Revision:
         """Store `session` whole, or leave what was there untouched.
 
-        What is stored is the session as it is when the call starts; a session that takes longer
-        than about a millisecond to encode is taken loop record by loop record, so do not change
-        it until the call ends. Afterwards `session.revision` is the new revision, and the same
-        object can be saved again.
+        Do not change the session until the call ends: it is encoded at once if the event loop has
+        time for it, and otherwise loop record by loop record as it has. Afterwards
+        `session.revision` is the new revision, and the same object can be saved again.
 
         Args:
             session: What to store.

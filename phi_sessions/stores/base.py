@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import time
 from abc import abstractmethod
 
 from .. import codec
@@ -19,11 +17,11 @@ from ..ids import name_from_id
 from ..model import Revision, Session
 from ..store import Expect, Expectation, SessionInfo, SessionStore
 from ..timestamp import Timestamp
+from .pace import Pace
 
 __all__ = ["BaseStore", "Outcome", "Stored", "card", "new_revision", "require", "unpack"]
 
-_SLICE = 0.001
-"""Seconds of encoding after which the event loop gets its turn."""
+_pace = Pace()
 
 
 class Outcome:
@@ -155,14 +153,15 @@ class BaseStore(SessionStore):
 
 
 async def _pack(session: Session) -> Parcel:
-    head = codec.encode_head(session)
-    records: list[StoredRecord] = []
-    pause_at = time.perf_counter() + _SLICE
-    for record in codec.encode_records(session):
-        records.append(record)
-        if time.perf_counter() > pause_at:
-            await asyncio.sleep(0)
-            pause_at = time.perf_counter() + _SLICE
+    await _pace.begin()
+    try:
+        head = codec.encode_head(session)
+        records: list[StoredRecord] = []
+        for record in codec.encode_records(session):
+            records.append(record)
+            await _pace.step()
+    finally:
+        _pace.end()
     return Parcel(session.session_id, session.agent_id, head, records)
 
 
