@@ -315,5 +315,5 @@ def repeats_a_key(text: bytes) -> bool:
     def keep(found: list[tuple[str, Any]]) -> None:
         pairs[:] = found
 
-    json.loads(text, object_pairs_hook=keep)
+    json.loads(text, object_pairs_hook=keep, parse_int=str)
     return len({key for key, _ in pairs}) != len(pairs)

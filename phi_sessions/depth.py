@@ -31,7 +31,10 @@ def exceeds_depth(text: bytes, limit: int) -> bool:
     text = text.replace(b'""', b"")
     if b'"' in text:
         text = b"".join(text.split(b'"')[::2])
+    too_deep = b"(" * (limit + 1)
     for _ in range(limit):
+        if too_deep in text:
+            return True  # a hostile text would keep the loop below busy for long
         text = text.replace(b"()", b"")
         if not text:
             return False

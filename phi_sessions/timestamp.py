@@ -10,6 +10,8 @@ from typing import Any, Final, Self, cast
 __all__ = ["Timestamp"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST: Final = -62_135_596_800 * 10**9
+_LATEST: Final = 253_402_300_799_999_999_999
 _MICROSECOND: Final = timedelta(microseconds=1)
 _CANONICAL: Final = re.compile(
     r"(?!0000)\d{4}-\d\d-\d\dT(?!24)\d\d:\d\d:(?!60)\d\d(?:\.(\d+))?(?:Z|[+-]\d\d:?\d\d)", re.ASCII
@@ -42,8 +44,8 @@ class Timestamp(datetime):
 
     @classmethod
     def from_nanoseconds(cls, nanoseconds: int) -> Self:
-        """Return the stamp `nanoseconds` after 1970-01-01T00:00:00Z."""
-        micros, rest = divmod(nanoseconds, 1000)
+        """Return the stamp `nanoseconds` after 1970-01-01T00:00:00Z, or the nearest there is."""
+        micros, rest = divmod(min(max(nanoseconds, _EARLIEST), _LATEST), 1000)
         stamp = cls.from_datetime(_EPOCH + timedelta(microseconds=micros))
         stamp._nanosecond = rest  # noqa: SLF001 - its own class
         return stamp

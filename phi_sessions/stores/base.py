@@ -19,7 +19,7 @@ from ..store import Expect, Expectation, SessionInfo, SessionStore
 from ..timestamp import Timestamp
 from .pace import Pace
 
-__all__ = ["BaseStore", "Outcome", "Stored", "card", "new_revision", "require", "unpack"]
+__all__ = ["BaseStore", "Outcome", "Stored", "card", "new_revision", "pack", "require", "unpack"]
 
 _pace = Pace()
 
@@ -101,8 +101,12 @@ class BaseStore(SessionStore):
         self._closed = False
 
     @abstractmethod
-    async def _write(self, parcel: Parcel, expect: Expectation, outcome: Outcome) -> None:
-        """Store `parcel` whole if `expect` holds; set `outcome.revision` as soon as it is seen."""
+    async def _write(self, session: Session, expect: Expectation, outcome: Outcome) -> None:
+        """Store the parcel that `pack` makes of `session`, whole, if `expect` holds.
+
+        Sets `outcome.revision` as soon as the new state can be seen. Calls for one session take
+        effect in the order in which they came, if the backend has a queue: it packs in its turn.
+        """
 
     @abstractmethod
     async def _read(self, session_id: str) -> Stored | None:
@@ -116,10 +120,9 @@ class BaseStore(SessionStore):
         self._check(session.session_id)
         if expect is Expect.UNCHANGED and session.revision is not None:
             expect = session.revision
-        parcel = await _pack(session)
         outcome = Outcome()
         try:
-            await self._write(parcel, expect, outcome)
+            await self._write(session, expect, outcome)
         finally:
             if outcome.revision is not None:
                 session.revision = outcome.revision
@@ -141,18 +144,25 @@ class BaseStore(SessionStore):
     async def aclose(self) -> None:
         self._closed = True
 
-    def _check(self, session_id: str | None = None) -> None:
+    def _check_open(self) -> None:
         if self._closed:
-            raise SessionTaskError("the store is closed", session_id=session_id)
-        if session_id is not None:
-            name_from_id(session_id)
+            raise SessionTaskError("the store is closed")
+
+    def _check(self, session_id: str) -> None:
+        self._check_open()
+        name_from_id(session_id)
 
     @staticmethod
     def _not_found(session_id: str) -> SessionNotFoundError:
         return SessionNotFoundError(f"session {session_id!r} not found", session_id=session_id)
 
 
-async def _pack(session: Session) -> Parcel:
+async def pack(session: Session) -> Parcel:
+    """Return `session` encoded, leaving the loop its turns.
+
+    Raises:
+        SessionEncodeError: It could not be read again.
+    """
     await _pace.begin()
     try:
         head = codec.encode_head(session)

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from .. import codec
 from ..codec import Parcel
-from ..model import Revision
+from ..model import Revision, Session
 from ..store import Expectation, OnError, Selection, SessionInfo
 from ..timestamp import Timestamp
-from .base import BaseStore, Outcome, Stored, card, new_revision, require
+from .base import BaseStore, Outcome, Stored, card, new_revision, pack, require
+from .forking import renew_in_child
 
 __all__ = ["MemorySessionStore"]
 
@@ -32,10 +33,16 @@ class MemorySessionStore(BaseStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self._mutex = threading.Lock()
+        self.renew()
+        renew_in_child(self)
         self._kept: dict[str, _Kept] = {}  # the most recently saved last
 
-    async def _write(self, parcel: Parcel, expect: Expectation, outcome: Outcome) -> None:
+    def renew(self) -> None:
+        """Forget who of the parent process was inside; a child keeps what was kept."""
+        self._mutex = threading.Lock()
+
+    async def _write(self, session: Session, expect: Expectation, outcome: Outcome) -> None:
+        parcel = await pack(session)
         revision = new_revision()
         with self._mutex:
             before = self._kept.get(parcel.session_id)
@@ -61,7 +68,7 @@ class MemorySessionStore(BaseStore):
         return True
 
     async def list_ids(self) -> list[str]:
-        self._check()
+        self._check_open()
         with self._mutex:
             return list(reversed(self._kept))
 
@@ -73,7 +80,7 @@ class MemorySessionStore(BaseStore):
         limit: int | None = None,
         on_error: OnError = "raise",  # noqa: ARG002 - nothing here can be damaged
     ) -> AsyncIterator[SessionInfo]:
-        self._check()
+        self._check_open()
         selection = Selection(agent_id, active_after, limit)
         with self._mutex:
             newest_first = list(reversed(self._kept.values()))

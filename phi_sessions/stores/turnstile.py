@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import deque
+from typing import Final
+
+from .forking import renew_in_child
 
 __all__ = ["Turn", "Turnstile"]
+
+_GLANCE: Final = 0.1
+"""Seconds after which a waiter looks whether those before it are still there."""
 
 
 class Turn:
@@ -50,31 +55,35 @@ class Turnstile:
     """
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
+        self.renew()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Forget all waiters."""
         self._mutex = threading.Lock()
         self._queues: dict[str, deque[Turn]] = {}
 
     async def enter(self, key: str, patience: float) -> Turn:
         """Return when it is the caller's turn. Whoever entered leaves.
 
+        The place in the queue is that of the call: nothing is awaited before it is taken.
+
         Raises:
             TimeoutError: The turn did not come within `patience` seconds.
         """
-        if self._pid != os.getpid():  # a forked child: its parent's waiters are not here
-            self._mutex, self._queues, self._pid = threading.Lock(), {}, os.getpid()
         turn = Turn()
         with self._mutex:
             queue = self._queues.setdefault(key, deque())
-            while queue and queue[0].is_stranded:
-                queue.popleft()
             queue.append(turn)
-            if queue[0] is turn:
+            if self._first(queue) is turn:
                 return turn
             called = turn.wait()
         try:
             async with asyncio.timeout(patience):
-                await called
-        except (asyncio.CancelledError, TimeoutError):
+                while not called.done():
+                    await asyncio.wait([called], timeout=_GLANCE)
+                    self._look(key)
+        except BaseException:  # a coroutine that is closed while it waits gives up its place, too
             self.leave(key, turn)
             raise
         return turn
@@ -87,7 +96,23 @@ class Turnstile:
                 return
             was_first = queue[0] is turn
             queue.remove(turn)
-            while was_first and queue and not queue[0].call():
-                queue.popleft()
+            if was_first:
+                self._call_first(queue)
             if not queue:
                 del self._queues[key]
+
+    def _look(self, key: str) -> None:
+        with self._mutex:
+            queue = self._queues.get(key)
+            if queue and queue[0].is_stranded:
+                self._call_first(queue)
+
+    def _first(self, queue: deque[Turn]) -> Turn:
+        if queue[0].is_stranded:
+            self._call_first(queue)
+        return queue[0]
+
+    @staticmethod
+    def _call_first(queue: deque[Turn]) -> None:
+        while queue and (queue[0].is_stranded or not queue[0].call()):
+            queue.popleft()

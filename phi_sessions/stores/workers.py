@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from aiofiles.os import wrap
 
 from ..errors import SessionTaskError
+from .forking import renew_in_child
 
 __all__ = ["Workers"]
 
@@ -32,13 +32,17 @@ class Workers(Executor):
     """
 
     def __init__(self, count: int, name: str) -> None:
-        if count < 1:
-            raise ValueError(f"workers must be at least 1: {count}")
         self._count = count
         self._name = name
         self._closed = False
+        self.renew()
+        if count < 1:
+            raise ValueError(f"workers must be at least 1: {count}")
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Forget all threads; a closed executor stays closed."""
         self._mutex = threading.Lock()
-        self._pid = 0
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -61,38 +65,35 @@ class Workers(Executor):
         Raises:
             SessionTaskError: The workers are closed, or no thread can be started.
         """
-        if self._closed:
-            raise SessionTaskError("the store is closed")
-        if self._pid != os.getpid() or len(self._threads) < self._count:
-            self._start()
         future: Future[T] = Future()
-        self._jobs.put((future, fn, args, kwargs))
+        with self._mutex:
+            if self._closed:
+                raise SessionTaskError("the store is closed")
+            if len(self._threads) < self._count:
+                self._start()
+            self._jobs.put((future, fn, args, kwargs))
         return future
 
     def _start(self) -> None:
-        if self._pid != os.getpid():  # a forked child has none of its parent's threads
-            self._mutex = threading.Lock()
-            self._jobs, self._threads, self._pid = SimpleQueue(), [], os.getpid()
-        with self._mutex:
-            while len(self._threads) < self._count:
-                name = f"{self._name}-{len(self._threads)}"
-                thread = threading.Thread(target=_work, args=(self._jobs,), name=name, daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError as error:
-                    if self._threads:
-                        return
-                    raise SessionTaskError(f"no worker thread can be started: {error}") from error
-                self._threads.append(thread)
+        while len(self._threads) < self._count:
+            name = f"{self._name}-{len(self._threads)}"
+            thread = threading.Thread(target=_work, args=(self._jobs,), name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if self._threads:
+                    return
+                raise SessionTaskError(f"no worker thread can be started: {error}") from error
+            self._threads.append(thread)
 
     async def aclose(self) -> None:
         """Let queued jobs finish and the threads end; jobs that come later are refused."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._pid == os.getpid():
-            ends = [asyncio.wrap_future(self._end_one()) for _ in self._threads]
-            await asyncio.gather(*ends)
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            ends = [self._end_one() for _ in self._threads]
+        await asyncio.gather(*map(asyncio.wrap_future, ends))
 
     def _end_one(self) -> Future[None]:
         end: Future[None] = Future()
@@ -100,7 +101,7 @@ class Workers(Executor):
         return end
 
     def __del__(self) -> None:
-        if self._threads and not self._closed and self._pid == os.getpid():
+        if self._threads and not self._closed:
             warnings.warn(
                 f"unclosed {self._name}: use `async with`", ResourceWarning, 2, source=self
             )

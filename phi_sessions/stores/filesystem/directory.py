@@ -51,8 +51,7 @@ class SessionDirectory(SessionReader):
         try:
             lock = self._acquire(paths)
             try:
-                look_inside = expect is not Expect.ANYTHING
-                found = self.revision(paths, session_id, look_inside=look_inside)
+                found = self.revision(paths, session_id, expect)
                 require(expect, found, session_id)
                 publish(
                     paths.session,
@@ -82,7 +81,7 @@ class SessionDirectory(SessionReader):
                 return False  # and no lock file is made for it
             lock = acquire(paths.lock)
             try:
-                found = self.revision(paths, session_id, look_inside=True)
+                found = self.revision(paths, session_id, Expect.UNCHANGED)
                 if found is not None:
                     require(expect, found, session_id)
                     withdraw(paths.session, durable=self._fsync)

@@ -66,13 +66,11 @@ def close_quietly(fd: int) -> None:
 
 
 def read_whole(fd: int, size: int) -> bytes:
-    """Return what is left to read; `size` is how much that probably is, in bytes."""
-    parts: list[bytes] = []
-    while part := os.read(fd, size + 1):
-        parts.append(part)
-        if len(part) <= size:  # a regular file gives less than asked for only at its end
-            break
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    """Return what is left to read, `size` bytes as the file said; one more if it has grown."""
+    data = os.read(fd, size + 1)
+    while len(data) < size and (part := os.read(fd, size + 1 - len(data))):
+        data += part  # Linux reads at most 2 GiB at once
+    return data
 
 
 def write_whole(fd: int, data: bytes) -> None:

@@ -30,7 +30,7 @@ from ...model import Revision
 __all__ = [
     "Document",
     "OwnHead",
-    "agent_key",
+    "agent_keys",
     "ends_well",
     "join",
     "join_indented",
@@ -42,8 +42,10 @@ __all__ = [
 ]
 
 _START: Final = b'{"session_id":'
-_START_OF_ID: Final = _START + b'"'
-_AGENT: Final = b',"agent_id":'
+_FIRST_KEYS: Final = (
+    (_START + b'"', b',"agent_id":'),
+    (b'{\n  "session_id": "', b',\n  "agent_id": '),  # as phi-core lays it out
+)
 _LOOPS: Final = b'"loops":[\n'
 _BETWEEN: Final = b",\n"
 _CLOSE: Final = b"\n]}"
@@ -121,24 +123,23 @@ def names_session(head: bytes, session_id: str) -> bool:
     return head.startswith(b"%s%s," % (_START, msgspec.json.encode(session_id)))
 
 
-def agent_key(agent_id: str) -> bytes:
-    """Return what stands behind a session's id in the head of this agent's sessions."""
-    return b"%s%s," % (_AGENT, msgspec.json.encode(agent_id))
+def agent_keys(agent_id: str) -> list[tuple[bytes, bytes, bytes]]:
+    """Return what `names_other` asks: for each layout, what the agent of a session is told by."""
+    agent = msgspec.json.encode(agent_id)
+    return [(start, key, b"%s%s," % (key, agent)) for start, key in _FIRST_KEYS]
 
 
-def names_other(prefix: bytes, key: bytes) -> bool:
-    """Return whether a file names another agent than that of `key` in its first bytes.
+def names_other(prefix: bytes, keys: list[tuple[bytes, bytes, bytes]]) -> bool:
+    """Return whether a file names another agent than that of `keys` in its first bytes.
 
     False when it names that one, and when its first bytes do not tell.
     """
-    if not prefix.startswith(_START_OF_ID):
-        return False
-    end = prefix.find(b'"', len(_START_OF_ID)) + 1  # an id with an escaped quote tells nothing
-    return (
-        prefix.startswith(_AGENT, end)
-        and not prefix.startswith(key, end)
-        and len(prefix) > end + len(key)
-    )
+    for start, key, wanted in keys:
+        if prefix.startswith(start):
+            end = prefix.find(b'"', len(start)) + 1  # an id with an escaped quote tells nothing
+            told = prefix.startswith(key, end) and len(prefix) > end + len(wanted)
+            return told and not prefix.startswith(wanted, end)
+    return False
 
 
 def split(data: bytes) -> Document:

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sys
+import threading
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,6 +20,9 @@ __all__ = ["Contended", "acquire", "release"]
 
 _LOCK_MODE: Final = 0o600  # who can read a lock file can hold it for ever
 _held: Final[set[int]] = set()
+# A fork waits while a lock file is being opened, or portalocker imported: the child would not
+# know of the one, and wait for ever for the other.
+_forking = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
@@ -33,12 +37,14 @@ def acquire(path: str) -> int:
         Contended: Another holds it.
         OSError: It cannot be locked, for whatever other reason.
     """
-    fd, _ = disk.open_regular(path, os.O_RDWR | os.O_CREAT, _LOCK_MODE)
     api = _portalocker()
+    with _forking:
+        fd, _ = disk.open_regular(path, os.O_RDWR | os.O_CREAT, _LOCK_MODE)
+        _held.add(fd)
     try:
         api.locker.lock(fd, api.flags)
     except api.LockException as error:
-        disk.close_quietly(fd)
+        _drop(fd)
         cause = error.__cause__ or (error.args[0] if error.args else None)
         number = cause.errno if isinstance(cause, OSError) else None
         # portalocker calls EACCES contention, as lockf does; from flock it is a refusal.
@@ -46,23 +52,26 @@ def acquire(path: str) -> int:
             raise Contended from error
         raise OSError(number, f"cannot be locked: {cause or error}", path) from error
     except BaseException:
-        disk.close_quietly(fd)
+        _drop(fd)
         raise
-    _held.add(fd)
     return fd
 
 
 def release(fd: int) -> None:
     """Give the lock back. The file stays: removing it would let two holders in."""
     api = _portalocker()
-    _held.discard(fd)
     try:
         # Closing is not enough: a child forked meanwhile shares the lock until it is given back.
         api.locker.unlock(fd)
     except api.LockException as error:
         _log.warning("could not unlock descriptor %d: %s", fd, error)  # closing it does
     finally:
-        disk.close_quietly(fd)
+        _drop(fd)
+
+
+def _drop(fd: int) -> None:
+    _held.discard(fd)
+    disk.close_quietly(fd)
 
 
 class _Portalocker(NamedTuple):
@@ -77,18 +86,28 @@ def _portalocker() -> _Portalocker:
     # Imported with the first lock: portalocker pulls in redis where that is installed, and fails
     # where no temporary directory can be written. The locker is named rather than left to
     # portalocker.LOCKER, which a program may point at lockf; flock takes no notice of that.
-    from portalocker import AlreadyLocked, LockException, LockFlags, portalocker
+    with _forking:
+        from portalocker import AlreadyLocked, LockException, LockFlags, portalocker
 
     flags = LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING
     kind = portalocker.Win32Locker if sys.platform == "win32" else portalocker.FlockLocker
     return _Portalocker(kind(), flags, AlreadyLocked, LockException)
 
 
+def _hold_still() -> None:
+    _forking.acquire()
+
+
+def _go_on() -> None:
+    _forking.release()
+
+
 def _let_go() -> None:
+    _forking.release()
     # A forked child shares its parent's locks, and would keep them if the parent were killed.
     while _held:
         disk.close_quietly(_held.pop())
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(before=_hold_still, after_in_parent=_go_on, after_in_child=_let_go)

@@ -14,7 +14,7 @@ from ... import codec
 from ...codec import Card, Header, StoredRecord
 from ...errors import SaveOutcomeUnknownError, SessionCorruptError, SessionIOError
 from ...model import Revision
-from ...store import SessionInfo
+from ...store import Expect, Expectation, SessionInfo
 from ...timestamp import Timestamp
 from ..base import Stored, card
 from . import disk, document
@@ -109,10 +109,12 @@ class SessionReader:
         except OSError as error:
             raise translate(error, session_id) from error
 
-    def revision(self, paths: Paths, session_id: str, *, look_inside: bool) -> Revision | None:
+    def revision(self, paths: Paths, session_id: str, expect: Expectation) -> Revision | None:
         """Return the revision of what is stored, None if nothing is. Damage is not passed over.
 
-        Without `look_inside`, only whether there is a file counts, and its revision is empty.
+        With `Expect.ANYTHING` only whether there is a file counts, and its revision is empty.
+        Who holds the very revision that is stored has all that the file held: that it is there is
+        told by its two ends.
 
         Raises:
             Unsettled: Try again.
@@ -122,24 +124,24 @@ class SessionReader:
         if file is None:
             return None
         with file:
-            if not look_inside:
+            if expect is Expect.ANYTHING:
                 return Revision("")
             prefix, own = self._read_head(file)
             if own is not None and document.names_session(own.head, session_id):
                 tail = prefix if len(prefix) == file.stamp.size else _read_tail(file)
-                if document.ends_well(tail):
+                if document.ends_well(tail) and own.revision == expect:
                     return own.revision
             return self._read(session_id, file).revision
 
     def _read_head(self, file: _File) -> tuple[bytes, document.OwnHead | None]:
         """Read a file's first bytes, and with them its head if it is laid out as ours are."""
         prefix = os.read(file.fd, _PREFIX)
+        if file.stamp.size > self.max_bytes:
+            return prefix, None
         own = document.own_head(prefix)
-        if own is None and document.may_be_own(prefix):
-            rest = min(file.stamp.size, self.max_bytes) - len(prefix)
-            if rest > 0:
-                prefix += disk.read_whole(file.fd, rest)
-                own = document.own_head(prefix)
+        if own is None and document.may_be_own(prefix) and file.stamp.size > len(prefix):
+            prefix += disk.read_whole(file.fd, file.stamp.size - len(prefix))
+            own = document.own_head(prefix)
         return prefix, own
 
     def _read(self, session_id: str, file: _File) -> Stored:

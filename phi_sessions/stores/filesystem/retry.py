@@ -16,17 +16,17 @@ TryAgain = (Contended, Unsettled)
 """What a job raises that may succeed a little later."""
 
 _SHORTEST: Final = 0.0002
-_LONGEST_AT_FIRST: Final = 0.005
-_PATIENT_AFTER: Final = 1.0
+_LONGEST: Final = 0.01
+_LONGEST_AT_LAST: Final = 0.002
 _SETTLING: Final = 0.05
+_SETTLED_AFTER: Final = 2.0
 
 
 class Retry:
     """One caller's attempts at one session.
 
-    A lock that others pass around is tried after 0.2 to 5 ms, at random: with one fixed interval
-    the oldest waiter lands last, and with a long one the lock lies idle. A lock that one holder
-    keeps for more than a second is tried each `interval` seconds.
+    The pauses are drawn at random, and are shorter the longer the caller has waited: with one
+    fixed interval the oldest waiter lands last, and with a long one the lock lies idle.
     """
 
     def __init__(self, session_id: str, *, timeout: float, interval: float) -> None:
@@ -50,14 +50,14 @@ class Retry:
         """
         left = self._timeout - self.waited
         if isinstance(reason, Unsettled):
-            if left <= 0 or reason.stamp == self._seen:
+            if reason.stamp == self._seen or self.waited > max(self._timeout, _SETTLED_AFTER):
                 raise reason.error from reason.error.__cause__
             self._seen = reason.stamp
             return _SETTLING
         if left <= 0:
             raise self.locked() from reason
-        longest = _LONGEST_AT_FIRST if self.waited < _PATIENT_AFTER else self._interval
-        spread = random.uniform(_SHORTEST, max(longest, _SHORTEST))  # noqa: S311 - not a secret
+        longest = min(self._interval, _LONGEST) * left / self._timeout
+        spread = random.uniform(_SHORTEST, max(longest, _LONGEST_AT_LAST))  # noqa: S311 - no secret
         return min(spread, left)
 
     def locked(self) -> SessionLockedError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import time
 from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterable
@@ -21,6 +22,9 @@ from .reader import SessionReader, Unsettled, translate
 __all__ = ["ids_newest_first", "names_of_agent", "names_of_all", "read_cards"]
 
 _SORTED_AT_ONCE: Final = 4096
+_TICK: Final = 50_000_000
+"""Nanoseconds within which a file system may give two changes one time stamp."""
+
 _UNREADABLE: Final = -(2**63)
 _log = logging.getLogger(__name__)
 
@@ -67,7 +71,7 @@ def names_of_agent(
     What cannot be read may be this agent's, and comes first.
     """
     prefix = os.path.join(reader.path, "")
-    agent = document.agent_key(agent_id)
+    keys = document.agent_keys(agent_id)
     found: list[tuple[int, str]] = []
     for name in names:
         # The file is looked at properly if its first bytes do not rule it out: most do.
@@ -75,7 +79,7 @@ def names_of_agent(
         try:
             fd = os.open(path, os.O_RDONLY | disk.SAFE)
             try:
-                if document.names_other(os.read(fd, 512), agent):
+                if document.names_other(os.read(fd, 512), keys):
                     continue
             finally:
                 os.close(fd)
@@ -99,9 +103,9 @@ def names_of_agent(
 
 def read_cards(
     reader: SessionReader, ids: Iterable[str]
-) -> list[tuple[str, SessionInfo | Unsettled | SessionIOError | None]]:
+) -> list[tuple[str, SessionInfo | Exception | None]]:
     """Return the card of each session, or why it cannot be read; None where it is gone."""
-    cards: list[tuple[str, SessionInfo | Unsettled | SessionIOError | None]] = []
+    cards: list[tuple[str, SessionInfo | Exception | None]] = []
     for session_id in ids:
         try:
             cards.append((session_id, reader.card(session_id)))
@@ -115,18 +119,27 @@ def _names(directory: str) -> list[str]:
 
     Files in flight of dead writers are removed.
     """
-    try:
-        files = os.listdir(directory)
-    except FileNotFoundError:
-        return []
+    files = _read(directory)
     names = [file[: -len(SUFFIX)] for file in files if file.endswith(SUFFIX)]
-    # tmpfs and btrfs pass over an entry that is being replaced while they are read. Lock files
-    # stay where they are, so that each session is met under one name or the other.
+    # An entry that was passed over is met by its lock file, which stays where it is.
     locked = {file[: -len(LOCK)] for file in files if file.endswith(LOCK)}
     locked.difference_update(names)
     names.extend(locked)
     _sweep(directory, [file for file in files if TEMPORARY in file])
     return names
+
+
+def _read(directory: str) -> Iterable[str]:
+    try:
+        begun = time.time_ns()
+        files = os.listdir(directory)
+        # tmpfs and btrfs pass over an entry that is being replaced while they are read. By the
+        # second reading, whoever replaced one in the first has made its lock file.
+        if os.stat(directory).st_mtime_ns > begun - _TICK:
+            return {*files, *os.listdir(directory)}
+    except FileNotFoundError:
+        return []
+    return files
 
 
 def _sorted(entries: list[tuple[int, str]]) -> list[tuple[int, str]]:
