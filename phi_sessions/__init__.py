@@ -14,6 +14,8 @@ from .errors import (
     SessionNotFoundError,
     SessionTaskError,
 )
+from .info import SessionInfo
+from .lease import Lease, SupportsLease
 from .model import (
     ApiProtocol,
     ChildLoopRef,
@@ -42,8 +44,8 @@ from .model import (
     TurnTrigger,
     Usage,
 )
-from .store import Expect, Expectation, SessionInfo, SessionStore
-from .stores.filesystem import FileSystemSessionStore
+from .store import Expect, Expectation, SessionStore
+from .stores.filesystem import FileSystemSessionStore, Finding, FindingKind
 from .stores.filesystem.functions import (
     delete_session,
     list_session_ids,
@@ -65,9 +67,12 @@ __all__ = [
     "Expectation",
     "ExplicitFormation",
     "FileSystemSessionStore",
+    "Finding",
+    "FindingKind",
     "FirstLoopFormation",
     "InactivityTimeoutFormation",
     "InvalidSessionIdError",
+    "Lease",
     "LoopConfigSnapshot",
     "LoopEvent",
     "LoopRecord",
@@ -92,6 +97,7 @@ __all__ = [
     "SessionStore",
     "SessionTaskError",
     "SpawnRef",
+    "SupportsLease",
     "TaggedContinuation",
     "ThinkingLevel",
     "Timestamp",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -27,14 +27,19 @@ __all__ = [
     "MAX_DEPTH",
     "Card",
     "Header",
+    "Origin",
     "Parcel",
     "StoredRecord",
+    "changes",
     "check_record",
     "decode",
     "decode_card",
     "decode_head",
     "encode_head",
+    "encode_loops",
     "encode_records",
+    "origin_of",
+    "put_records",
     "repeats_a_key",
 ]
 
@@ -42,7 +47,7 @@ MAX_DEPTH: Final = 127
 """Nested levels in a whole document, as many as phi-core's reader takes."""
 
 _RECORD_DEPTH: Final = MAX_DEPTH - 2
-_TOP_LEVEL: Final = frozenset(("loops", "revision"))
+_TOP_LEVEL: Final = frozenset(("loops", "revision", "supersedes"))
 """What a store writes behind the head."""
 
 _MARK: Final = f'"{EXTRA}"'.encode()
@@ -60,6 +65,14 @@ class StoredRecord(NamedTuple):
     text: bytes
 
 
+class Origin(NamedTuple):
+    """The stored state that a session object came from, so that what changed can be told."""
+
+    revision: Revision
+    head: bytes
+    records: list[StoredRecord]
+
+
 class Parcel(NamedTuple):
     """A session as a store keeps it."""
 
@@ -67,6 +80,29 @@ class Parcel(NamedTuple):
     agent_id: str
     head: bytes
     records: list[StoredRecord]
+    origin: Origin | None = None
+
+
+def changes(parcel: Parcel) -> tuple[bytes | None, list[StoredRecord]] | None:
+    """Return the head, if it changed, and the changed and added records since the origin.
+
+    None if that does not say it all: there is no origin, or records were removed or moved.
+    """
+    origin = parcel.origin
+    if origin is None or len(parcel.records) < len(origin.records):
+        return None
+    changed: list[StoredRecord] = []
+    for old, new in zip(origin.records, parcel.records, strict=False):
+        if old.loop_id != new.loop_id:
+            return None
+        if old.text != new.text:
+            changed.append(new)
+    added = parcel.records[len(origin.records) :]
+    ids = {record.loop_id for record in parcel.records}
+    if len(ids) != len(parcel.records):
+        return None  # a tail could not say which of two is meant
+    head = None if parcel.head == origin.head else parcel.head
+    return head, changed + added
 
 
 class Header(Record):
@@ -139,6 +175,31 @@ def encode_head(session: Session) -> bytes:
     return text
 
 
+def origin_of(session: Session) -> Origin | None:
+    """Return the stored state that `session` came from, if that is known still."""
+    origin = session.loops.origin if isinstance(session.loops, Loops) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+    return origin if isinstance(origin, Origin) and origin.revision == session.revision else None
+
+
+def put_records(records: list[StoredRecord], news: Iterable[StoredRecord]) -> list[StoredRecord]:
+    """Return `records` with `news` at the end, or in the place of those with their `loop_id`."""
+    result = list(records)
+    places = {record.loop_id: place for place, record in enumerate(records)}
+    for record in news:
+        place = places.setdefault(record.loop_id, len(result))
+        result[place : place + 1] = [record]
+    return result
+
+
+def encode_loops(loops: Iterable[LoopRecord], session_id: str) -> list[StoredRecord]:
+    """Return `loops` as records, of several with one `loop_id` the last.
+
+    Raises:
+        SessionEncodeError: A record could not be read again.
+    """
+    return put_records([], [_encode_entry(Entry(record), session_id) for record in loops])
+
+
 def encode_records(session: Session) -> Iterator[StoredRecord]:
     """Yield the records of `session`, one encoding step each.
 
@@ -159,7 +220,9 @@ def _encode_entry(entry: Entry[LoopRecord], session_id: str) -> StoredRecord:
         raise _refused("loops", f"holds a {type(record).__name__}, not a LoopRecord", session_id)
     where = f"loop record {record.loop_id!r}"
     text = _encode(record, where, session_id)
-    if text != entry.text:
+    if entry.text is not None and text == entry.text:
+        text = entry.text  # the same object: what did not change is told by that
+    else:
         if exceeds_depth(text, _RECORD_DEPTH):
             raise _refused(
                 where, f"makes the session nested deeper than {MAX_DEPTH} levels", session_id
@@ -257,8 +320,12 @@ def check_record(text: bytes) -> str:
         raise SessionCorruptError(f"damaged loop record: {error}", reason=str(error)) from error
 
 
-def decode(header: Header, records: list[StoredRecord], revision: Revision) -> Session:
+def decode(header: Header, origin: Origin) -> Session:
     """Return a session of checked texts; its records are decoded when they are looked at."""
+    loops = Loops[LoopRecord].of_entries(
+        Entry(text=text, loop_id=loop_id, decode=_decode_record) for loop_id, text in origin.records
+    )
+    loops.origin = origin
     return Session(
         session_id=header.session_id,
         agent_id=header.agent_id,
@@ -268,10 +335,8 @@ def decode(header: Header, records: list[StoredRecord], revision: Revision) -> S
         parent_spawn_ref=header.parent_spawn_ref,
         scope=header.scope,
         metadata=header.metadata or {},
-        loops=Loops[LoopRecord].of_entries(
-            Entry(text=text, loop_id=loop_id, decode=_decode_record) for loop_id, text in records
-        ),
-        revision=revision,
+        loops=loops,
+        revision=origin.revision,
         extra=header.extra,
     )
 

@@ -62,7 +62,7 @@ class Entry(Generic[R]):
 class Loops(MutableSequence[R], Generic[R]):
     """A list of loop records. Slices are lists of records; a copy shares the records."""
 
-    __slots__ = ("entries",)
+    __slots__ = ("entries", "origin")
 
     def __init__(self, records: Iterable[R] = ()) -> None:
         self.entries: list[Entry[R]] = (
@@ -70,6 +70,7 @@ class Loops(MutableSequence[R], Generic[R]):
             if isinstance(records, Loops)
             else [Entry(record) for record in records]
         )
+        self.origin: object = None  # what the store keeps, for the store to compare with
 
     @classmethod
     def of_entries(cls, entries: Iterable[Entry[R]]) -> Loops[R]:

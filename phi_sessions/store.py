@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
-from datetime import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from copy import copy
+from datetime import datetime, timedelta
 from enum import Enum
+from inspect import isawaitable
 from types import TracebackType
 from typing import Literal, Self
 
-import msgspec
-
-from .errors import SessionCorruptError, SessionNotFoundError
-from .model import Revision, Session
-from .record import JSONObject
+from .errors import (
+    SessionConflictError,
+    SessionCorruptError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
+from .info import Selection, SessionInfo
+from .loops import Loops
+from .model import LoopRecord, Revision, Session
 from .timestamp import Timestamp
 
-__all__ = ["Expect", "Expectation", "OnError", "SessionInfo", "SessionStore"]
+__all__ = [
+    "Change",
+    "Expect",
+    "Expectation",
+    "OnError",
+    "SessionStore",
+    "put_loops",
+]
+
+Change = Callable[[Session], "Session | Awaitable[Session | None] | None"]
+"""Edits a session in place, or returns the session to store; plain or async."""
+
+_PAUSE = 0.001
 
 OnError = Literal["raise", "skip"]
 """What a listing does with a damaged session: raise `SessionCorruptError`, or leave it out."""
@@ -37,30 +57,6 @@ class Expect(Enum):
 
 Expectation = Expect | Revision
 """What a change asks of the stored state: a rule, or one revision."""
-
-
-class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A session's card: what a listing tells without reading the session.
-
-    Attributes:
-        session_id: The session.
-        agent_id: Its agent.
-        created_at: When the session began.
-        last_active_at: When its last loop began.
-        saved_at: When it was last stored, by the store's clock; None where that is not kept.
-        metadata: The application's own JSON.
-        revision: The stored state that the card describes.
-        size: Bytes stored, or None where that is not known.
-    """
-
-    session_id: str
-    agent_id: str
-    created_at: Timestamp
-    last_active_at: Timestamp
-    saved_at: Timestamp | None = None
-    metadata: JSONObject = {}
-    revision: Revision
-    size: int | None = None
 
 
 class SessionStore(ABC):
@@ -209,6 +205,124 @@ class SessionStore(ABC):
             if session is not None and wanted.takes(info := _info(session)):
                 yield info
 
+    async def update(
+        self,
+        session_id: str,
+        change: Change,
+        *,
+        create: Callable[[], Session] | None = None,
+        attempts: int = 100,
+    ) -> Session:
+        """Change the stored session so that nobody's change is lost, and return it.
+
+        Loads the session, calls `change`, and saves, expecting what was loaded. If somebody else
+        was faster it starts again with what is stored then, after a short pause at random.
+
+        Args:
+            session_id: Which session.
+            change: Edits the session in place and returns None, or returns the session to store;
+                a plain or an async function. It may be called several times, each time with a
+                fresh object.
+            create: Builds the session that `change` gets when nothing is stored.
+            attempts: How often to try at the most.
+
+        Raises:
+            SessionConflictError: Somebody else was faster `attempts` times.
+            SessionExistsError: The same, with the session made by somebody else each time.
+            SessionNotFoundError: Nothing is stored, and there is no `create`.
+            As `load` and `save` besides; what `change` and `create` raise is passed on.
+        """
+        for attempt in range(1, attempts + 1):
+            session = await (self.load(session_id) if create is None else self.find(session_id))
+            expect: Expectation = Expect.ABSENT
+            if session is None:
+                assert create is not None
+                session = create()
+            elif session.revision is not None:
+                expect = session.revision
+            changed = change(session)
+            if isawaitable(changed):
+                changed = await changed
+            stored = session if changed is None else changed
+            if stored.session_id != session_id:
+                raise ValueError(f"the change of {session_id!r} gave {stored.session_id!r}")
+            try:
+                await self.save(stored, expect=expect)
+            except (SessionConflictError, SessionExistsError):
+                if attempt == attempts:
+                    raise
+                await asyncio.sleep(random.uniform(0, _PAUSE * min(attempt, 16)))  # noqa: S311 - not a secret
+            else:
+                return stored
+        raise ValueError(f"attempts must be at least 1: {attempts}")
+
+    async def append(self, session: str | Session, *loops: LoopRecord) -> Revision:
+        """Add loop records at the end, or put them in the place of those with the same `loop_id`.
+
+        The same call twice leaves the same session.
+
+        Args:
+            session: An id, to add to whatever is stored; or a session, whose stored state must be
+                the one that the object came from. The object then has the new loops and the new
+                revision; one that was never stored must not be stored yet.
+            loops: What to add; the last of several with one `loop_id` counts.
+
+        Returns:
+            The revision of the stored state.
+
+        Raises:
+            SessionNotFoundError: Given an id: nothing is stored under it.
+            As `save` besides.
+        """
+        if isinstance(session, str):
+            updated = await self.update(session, lambda stored: put_loops(stored, loops))
+            assert updated.revision is not None
+            return updated.revision
+        extended = copy(session)
+        extended.loops = Loops[LoopRecord](session.loops)
+        put_loops(extended, loops)
+        revision = await self.save(extended, expect=session.revision or Expect.ABSENT)
+        session.loops, session.revision = extended.loops, revision
+        return revision
+
+    async def prune(
+        self,
+        *,
+        older_than: timedelta,
+        keep_last: int = 0,
+        agent_id: str | None = None,
+        dry_run: bool = False,
+        on_error: OnError = "raise",
+    ) -> list[str]:
+        """Delete sessions that were neither active nor saved for a while; return their ids.
+
+        A session that is changed while this runs is left alone.
+
+        Args:
+            older_than: How long ago the last activity and the last save must be.
+            keep_last: The most recently saved that are kept whatever their age.
+            agent_id: Only this agent's.
+            dry_run: Delete nothing, only tell what would be.
+            on_error: What to do with a damaged session; it is never deleted.
+
+        Raises:
+            As `list_for_agent` and `delete`.
+        """
+        border = Timestamp.utc_now() - older_than
+        pruned: list[str] = []
+        kept = 0
+        async for info in self.infos(agent_id=agent_id, on_error=on_error):
+            kept += 1
+            if kept <= keep_last or max(info.last_active_at, info.saved_at or border) >= border:
+                continue
+            if not dry_run:
+                try:
+                    await self.delete(info.session_id, expect=info.revision)
+                except (SessionNotFoundError, SessionConflictError):
+                    continue
+            pruned.append(info.session_id)
+        return pruned
+
     async def aclose(self) -> None:  # noqa: B027 - a store may have nothing to let go of
         """Let go of everything that the store opened. Closing twice is harmless."""
 
@@ -232,37 +346,12 @@ class SessionStore(ABC):
             return None
 
 
-class Selection:
-    """Which cards `infos` yields, and how many more."""
-
-    def __init__(
-        self,
-        agent_id: str | None = None,
-        active_after: datetime | None = None,
-        limit: int | None = None,
-    ) -> None:
-        if active_after is not None and active_after.tzinfo is None:
-            raise ValueError("active_after needs a time zone: use datetime.now(timezone.utc)")
-        if limit is not None and limit < 0:
-            raise ValueError(f"limit cannot be negative: {limit}")
-        self.agent_id = agent_id
-        self._active_after = active_after
-        self._left = limit
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether `limit` cards were taken."""
-        return self._left == 0
-
-    def takes(self, info: SessionInfo) -> bool:
-        """Return whether `info` is asked for, and count it."""
-        if self.is_complete or (self.agent_id is not None and info.agent_id != self.agent_id):
-            return False
-        if self._active_after is not None and not info.last_active_at > self._active_after:
-            return False
-        if self._left is not None:
-            self._left -= 1
-        return True
+def put_loops(session: Session, loops: Iterable[LoopRecord]) -> None:
+    """Add `loops` to the session, or put them in the place of those with the same `loop_id`."""
+    places = {loop_id: place for place, loop_id in enumerate(session.loops.ids())}
+    for record in loops:
+        place = places.setdefault(record.loop_id, len(session.loops))
+        session.loops[place : place + 1] = [record]
 
 
 def _info(session: Session) -> SessionInfo:

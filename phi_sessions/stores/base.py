@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 from abc import abstractmethod
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from .. import codec
-from ..codec import Parcel, StoredRecord
+from ..codec import Origin, Parcel, StoredRecord
 from ..errors import (
     SessionConflictError,
     SessionExistsError,
@@ -14,36 +16,42 @@ from ..errors import (
     SessionTaskError,
 )
 from ..ids import name_from_id
-from ..model import Revision, Session
-from ..store import Expect, Expectation, SessionInfo, SessionStore
+from ..info import SessionInfo
+from ..model import LoopRecord, Revision, Session
+from ..store import Expect, Expectation, SessionStore, put_loops
 from ..timestamp import Timestamp
 from .pace import Pace
 
-__all__ = ["BaseStore", "Outcome", "Stored", "card", "new_revision", "pack", "require", "unpack"]
+__all__ = [
+    "BaseStore",
+    "Outcome",
+    "Stored",
+    "card",
+    "new_revision",
+    "not_found",
+    "pack",
+    "require",
+    "unpack",
+]
 
 _pace = Pace()
 
 
 class Outcome:
-    """Where a backend puts the revision of what it stored, even if its caller is gone by then."""
+    """Where a backend puts what it stored, even if its caller is gone by then."""
 
-    __slots__ = ("revision",)
+    __slots__ = ("parcel", "revision")
 
     def __init__(self) -> None:
+        self.parcel: Parcel | None = None
         self.revision: Revision | None = None
 
 
-class Stored:
-    """A session as it was read: texts that were checked, and their revision."""
+class Stored(NamedTuple):
+    """A session as it was read: texts that were checked, and the header that they tell."""
 
-    __slots__ = ("header", "records", "revision")
-
-    def __init__(
-        self, header: codec.Header, records: list[StoredRecord], revision: Revision
-    ) -> None:
-        self.header = header
-        self.records = records
-        self.revision = revision
+    header: codec.Header
+    origin: Origin
 
 
 def new_revision() -> Revision:
@@ -90,6 +98,11 @@ def card(
     )
 
 
+def not_found(session_id: str) -> SessionNotFoundError:
+    """Return the error that says that nothing is stored under the id."""
+    return SessionNotFoundError(f"session {session_id!r} not found", session_id=session_id)
+
+
 class BaseStore(SessionStore):
     """A store whose backend sees parcels, not sessions.
 
@@ -104,13 +117,20 @@ class BaseStore(SessionStore):
     async def _write(self, session: Session, expect: Expectation, outcome: Outcome) -> None:
         """Store the parcel that `pack` makes of `session`, whole, if `expect` holds.
 
-        Sets `outcome.revision` as soon as the new state can be seen. Calls for one session take
-        effect in the order in which they came, if the backend has a queue: it packs in its turn.
+        Sets `outcome.parcel`, and `outcome.revision` as soon as the new state can be seen. Calls
+        for one session take effect in the order in which they came, if the backend has a queue:
+        it packs in its turn.
         """
 
     @abstractmethod
     async def _read(self, session_id: str) -> Stored | None:
         """Return what is stored under the id, or None."""
+
+    @abstractmethod
+    async def _append(
+        self, session_id: str, records: list[StoredRecord], expect: Expectation, outcome: Outcome
+    ) -> None:
+        """Add `records`, or put them in the place of those with their `loop_id`."""
 
     @abstractmethod
     async def _remove(self, session_id: str, expect: Expectation) -> bool:
@@ -124,22 +144,39 @@ class BaseStore(SessionStore):
         try:
             await self._write(session, expect, outcome)
         finally:
-            if outcome.revision is not None:
-                session.revision = outcome.revision
+            if outcome.revision is not None and outcome.parcel is not None:
+                parcel = outcome.parcel
+                _settle(session, Origin(outcome.revision, parcel.head, parcel.records))
         assert session.revision is not None
         return session.revision
+
+    async def append(self, session: str | Session, *loops: LoopRecord) -> Revision:
+        session_id = session if isinstance(session, str) else session.session_id
+        revision = None if isinstance(session, str) else session.revision
+        self._check(session_id)
+        if not loops or (revision is None and not isinstance(session, str)):
+            return await super().append(session, *loops)
+        records = codec.encode_loops(loops, session_id)
+        outcome = Outcome()
+        try:
+            await self._append(session_id, records, revision or Expect.UNCHANGED, outcome)
+        finally:
+            if outcome.revision is not None and not isinstance(session, str):
+                _extend(session, loops, records, outcome.revision)
+        assert outcome.revision is not None
+        return outcome.revision
 
     async def load(self, session_id: str) -> Session:
         self._check(session_id)
         stored = await self._read(session_id)
         if stored is None:
-            raise self._not_found(session_id)
+            raise not_found(session_id)
         return unpack(stored)
 
     async def delete(self, session_id: str, *, expect: Expectation = Expect.ANYTHING) -> None:
         self._check(session_id)
         if not await self._remove(session_id, expect):
-            raise self._not_found(session_id)
+            raise not_found(session_id)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -151,10 +188,6 @@ class BaseStore(SessionStore):
     def _check(self, session_id: str) -> None:
         self._check_open()
         name_from_id(session_id)
-
-    @staticmethod
-    def _not_found(session_id: str) -> SessionNotFoundError:
-        return SessionNotFoundError(f"session {session_id!r} not found", session_id=session_id)
 
 
 async def pack(session: Session) -> Parcel:
@@ -172,9 +205,25 @@ async def pack(session: Session) -> Parcel:
             await _pace.step()
     finally:
         _pace.end()
-    return Parcel(session.session_id, session.agent_id, head, records)
+    return Parcel(session.session_id, session.agent_id, head, records, codec.origin_of(session))
+
+
+def _settle(session: Session, origin: Origin) -> None:
+    session.revision = origin.revision
+    session.loops.origin = origin
+
+
+def _extend(
+    session: Session, loops: Iterable[LoopRecord], records: list[StoredRecord], revision: Revision
+) -> None:
+    origin = codec.origin_of(session)
+    put_loops(session, loops)
+    session.revision = revision
+    if origin is not None:
+        merged = codec.put_records(origin.records, records)
+        _settle(session, Origin(revision, origin.head, merged))
 
 
 def unpack(stored: Stored) -> Session:
     """Return the session; its records are decoded when they are looked at."""
-    return codec.decode(stored.header, stored.records, stored.revision)
+    return codec.decode(stored.header, stored.origin)

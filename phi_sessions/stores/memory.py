@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import NamedTuple
 
 from .. import codec
-from ..codec import Parcel
+from ..codec import Origin, Parcel, StoredRecord, put_records
+from ..errors import SessionLockedError
+from ..info import Selection, SessionInfo
+from ..lease import Lease, SupportsLease
 from ..model import Revision, Session
-from ..store import Expectation, OnError, Selection, SessionInfo
+from ..store import Expectation, OnError
 from ..timestamp import Timestamp
-from .base import BaseStore, Outcome, Stored, card, new_revision, pack, require
+from .base import BaseStore, Outcome, Stored, card, new_revision, not_found, pack, require
 from .forking import renew_in_child
+from .turnstile import Turnstile
 
 __all__ = ["MemorySessionStore"]
 
@@ -24,7 +30,7 @@ class _Kept(NamedTuple):
     saved_at: Timestamp
 
 
-class MemorySessionStore(BaseStore):
+class MemorySessionStore(BaseStore, SupportsLease):
     """Keeps sessions in this object, encoded, so that nothing is shared with the caller.
 
     It promises what every store promises to tasks, threads and event loops of one process. It
@@ -35,6 +41,8 @@ class MemorySessionStore(BaseStore):
         super().__init__()
         self.renew()
         renew_in_child(self)
+        self._turnstile = Turnstile()
+        self._leases: dict[str, Lease] = {}
         self._kept: dict[str, _Kept] = {}  # the most recently saved last
 
     def renew(self) -> None:
@@ -42,21 +50,37 @@ class MemorySessionStore(BaseStore):
         self._mutex = threading.Lock()
 
     async def _write(self, session: Session, expect: Expectation, outcome: Outcome) -> None:
-        parcel = await pack(session)
-        revision = new_revision()
+        outcome.parcel = parcel = await pack(session)
         with self._mutex:
             before = self._kept.get(parcel.session_id)
             require(expect, before.revision if before else None, parcel.session_id)
-            self._kept.pop(parcel.session_id, None)
-            self._kept[parcel.session_id] = _Kept(parcel, revision, Timestamp.utc_now())
-        outcome.revision = revision
+            self._keep(parcel, outcome)
 
     async def _read(self, session_id: str) -> Stored | None:
-        kept = self._kept.get(session_id)
+        with self._mutex:  # a save takes the old state out before it puts the new one in
+            kept = self._kept.get(session_id)
         if kept is None:
             return None
         header = codec.decode_head(kept.parcel.head)
-        return Stored(header, kept.parcel.records, kept.revision)
+        return Stored(header, Origin(kept.revision, kept.parcel.head, kept.parcel.records))
+
+    async def _append(
+        self, session_id: str, records: list[StoredRecord], expect: Expectation, outcome: Outcome
+    ) -> None:
+        with self._mutex:
+            kept = self._kept.get(session_id)
+            if kept is None:
+                require(expect, None, session_id)
+                raise not_found(session_id)
+            require(expect, kept.revision, session_id)
+            merged = put_records(kept.parcel.records, records)
+            self._keep(kept.parcel._replace(records=merged), outcome)
+
+    def _keep(self, parcel: Parcel, outcome: Outcome) -> None:
+        self._kept.pop(parcel.session_id, None)
+        outcome.revision = new_revision()
+        kept = _Kept(parcel._replace(origin=None), outcome.revision, Timestamp.utc_now())
+        self._kept[parcel.session_id] = kept
 
     async def _remove(self, session_id: str, expect: Expectation) -> bool:
         with self._mutex:
@@ -91,3 +115,30 @@ class MemorySessionStore(BaseStore):
             info = card(codec.decode_card(parcel.head), revision, saved_at, size)
             if selection.takes(info):
                 yield info
+
+    @asynccontextmanager
+    async def lease(
+        self,
+        session_id: str,
+        *,
+        owner: str | None = None,
+        timeout: float = 0.0,  # noqa: ASYNC109 - the contract's word
+    ) -> AsyncGenerator[Lease]:
+        self._check(session_id)
+        lease = Lease.of_this_process(session_id, owner)
+        begun = time.monotonic()
+        try:
+            turn = await self._turnstile.enter(session_id, timeout)
+        except TimeoutError as error:
+            raise SessionLockedError(
+                f"session {session_id!r} is leased by another",
+                session_id=session_id,
+                waited=time.monotonic() - begun,
+                holder=self._leases.get(session_id),
+            ) from error
+        try:
+            self._leases[session_id] = lease
+            yield lease
+        finally:
+            del self._leases[session_id]
+            self._turnstile.leave(session_id, turn)

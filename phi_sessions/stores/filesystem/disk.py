@@ -18,12 +18,14 @@ __all__ = [
     "SAFE",
     "close_directory",
     "close_quietly",
+    "exists",
     "make_directories",
     "open_directory",
     "open_regular",
     "read_whole",
     "replace",
     "stamp",
+    "sync_data",
     "sync_directory",
     "sync_file",
     "write_whole",
@@ -55,6 +57,19 @@ def open_regular(path: str, flags: int, mode: int = 0o600) -> tuple[int, os.stat
         close_quietly(fd)
         raise
     return fd, status
+
+
+def exists(path: str) -> bool:
+    """Return whether there is anything at `path`, a dangling link included.
+
+    Raises:
+        OSError: It cannot be told.
+    """
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def close_quietly(fd: int) -> None:
@@ -97,6 +112,14 @@ else:
     def sync_file(fd: int) -> None:
         """Bring a file to the disk."""
         os.fsync(fd)
+
+
+def sync_data(fd: int) -> None:
+    """Bring a file's bytes to the disk, and of its attributes only what reading them takes."""
+    if sys.platform == "linux":
+        os.fdatasync(fd)
+    else:
+        sync_file(fd)
 
 
 if sys.platform == "win32":

@@ -52,6 +52,8 @@ _CLOSE: Final = b"\n]}"
 _CHUNK: Final = 1024 * 1024
 _REVISION: Final = re.compile(rb',"revision":"([0-9a-f]{16})",')
 _REVISION_BYTES: Final = len(b',"revision":"0123456789abcdef",')
+_SUPERSEDES: Final = re.compile(rb',"supersedes":"([0-9a-f]{16})"')
+_SUPERSEDES_BYTES: Final = len(b',"supersedes":"0123456789abcdef"')
 
 
 class OwnHead(NamedTuple):
@@ -59,6 +61,7 @@ class OwnHead(NamedTuple):
 
     head: bytes
     revision: Revision
+    supersedes: Revision | None
     records_at: int
 
 
@@ -68,14 +71,19 @@ class Document(NamedTuple):
     head: bytes
     records: Iterable[bytes]
     revision: Revision
+    supersedes: Revision | None
 
 
-def join(head: bytes, revision: Revision, records: Iterable[bytes]) -> list[bytes]:
+def join(
+    head: bytes, revision: Revision, supersedes: Revision | None, records: Iterable[bytes]
+) -> list[bytes]:
     """Return the file's bytes in the layout above: one piece, or several of about `_CHUNK` bytes.
 
+    `supersedes` is the last state of a tail that this file takes in, if there is one.
     Pieces, because one large copy would hold the interpreter, and with it the event loop.
     """
-    opening = b'%s,"revision":"%s",%s' % (head[:-1], revision.encode(), _LOOPS)
+    before = b"" if supersedes is None else b',"supersedes":"%s"' % supersedes.encode()
+    opening = b'%s%s,"revision":"%s",%s' % (head[:-1], before, revision.encode(), _LOOPS)
     chunks: list[bytes] = []
     parts, size = [opening], len(opening)
     between = b""
@@ -91,9 +99,12 @@ def join(head: bytes, revision: Revision, records: Iterable[bytes]) -> list[byte
     return chunks
 
 
-def join_indented(head: bytes, records: Iterable[bytes], indent: int) -> tuple[bytes, Revision]:
+def join_indented(
+    head: bytes, supersedes: Revision | None, records: Iterable[bytes], indent: int
+) -> tuple[bytes, Revision]:
     """Return the file's bytes laid out for people, as phi-core does, and their revision."""
-    compact = b'%s,"loops":[%s]}' % (head[:-1], b",".join(records))
+    before = b"" if supersedes is None else b',"supersedes":"%s"' % supersedes.encode()
+    compact = b'%s%s,"loops":[%s]}' % (head[:-1], before, b",".join(records))
     data = msgspec.json.format(compact, indent=indent)
     return data, _digest(data)
 
@@ -104,8 +115,11 @@ def own_head(prefix: bytes) -> OwnHead | None:
     match = _REVISION.match(prefix, loops_at - _REVISION_BYTES) if loops_at > 0 else None
     if match is None or match.end() != loops_at or not prefix.startswith(_START):
         return None
-    head = prefix[: match.start()] + b"}"
-    return OwnHead(head, Revision(match[1].decode()), loops_at + len(_LOOPS))
+    end = match.start()
+    before = _SUPERSEDES.fullmatch(prefix, max(end - _SUPERSEDES_BYTES, 0), end)
+    supersedes = Revision(before[1].decode()) if before else None
+    head = prefix[: before.start() if before else end] + b"}"
+    return OwnHead(head, Revision(match[1].decode()), supersedes, loops_at + len(_LOOPS))
 
 
 def ends_well(tail: bytes) -> bool:
@@ -152,7 +166,7 @@ def split(data: bytes) -> Document:
     own = own_head(data)
     if own is None or not ends_well(data):
         return _split_any(data)
-    return Document(own.head, _lines(data, own.records_at), own.revision)
+    return Document(own.head, _lines(data, own.records_at), own.revision, own.supersedes)
 
 
 def _lines(data: bytes, start: int) -> Iterator[bytes]:
@@ -177,8 +191,12 @@ def _split_any(data: bytes) -> Document:
         raise msgspec.ValidationError("Object missing required field `loops`")
     loops = msgspec.json.decode(values.pop("loops"), type=list[msgspec.Raw])
     values.pop("revision", None)  # of a state that another program has changed since
+    before = values.pop("supersedes", None)
+    supersedes = None if before is None else Revision(bytes(memoryview(before)).decode().strip('"'))
     head = msgspec.json.encode(values)
-    return Document(head, [bytes(memoryview(record)) for record in loops], _digest(data))
+    return Document(
+        head, [bytes(memoryview(record)) for record in loops], _digest(data), supersedes
+    )
 
 
 def _digest(data: bytes) -> Revision:

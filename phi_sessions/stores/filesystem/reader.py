@@ -5,28 +5,34 @@ Everything here blocks.
 
 from __future__ import annotations
 
+import logging
 import os
+from enum import Enum
 from typing import Final, NamedTuple
 
 import msgspec
 
 from ... import codec
-from ...codec import Card, Header, StoredRecord
+from ...codec import Origin, StoredRecord
 from ...errors import SaveOutcomeUnknownError, SessionCorruptError, SessionIOError
+from ...info import SessionInfo
 from ...model import Revision
-from ...store import Expect, Expectation, SessionInfo
+from ...store import Expect, Expectation
 from ...timestamp import Timestamp
 from ..base import Stored, card
-from . import disk, document
+from . import disk, document, tailfile
 from .layout import Paths
 from .publish import NotDurable
+from .tail import Tail
+from .tailfile import Ending
 
-__all__ = ["SessionReader", "Stamp", "Unsettled", "translate"]
+__all__ = ["Bond", "SessionReader", "Stamp", "State", "Unsettled", "translate"]
 
+_log = logging.getLogger(__name__)
 _PREFIX: Final = 4096
 """Bytes of a file that are read for its head; a longer head takes a second read."""
 
-_TAIL: Final = 16
+_END: Final = 16
 """Bytes of a file that are read to see whether it ends as it should."""
 
 
@@ -51,6 +57,36 @@ class Unsettled(Exception):
         self.stamp = stamp
 
 
+class Bond(Enum):
+    """How a tail stands to the session file beside it."""
+
+    NONE = "none"
+    """There is no tail, or one with nothing in it."""
+
+    LIVE = "live"
+    """It extends the session file."""
+
+    TAKEN_IN = "taken in"
+    """The session file holds it already; it was left behind by a crash."""
+
+    ORPHAN = "orphan"
+    """Another program, which knows no tails, rewrote or removed the session file under it."""
+
+
+class State(NamedTuple):
+    """What is stored, as a writer needs to know it."""
+
+    revision: Revision
+    snapshot: Revision
+    ending: Ending | None
+    bond: Bond
+    is_own: bool
+    """Whether the session file is laid out as ours are."""
+
+    size: int
+    """Bytes of the session file."""
+
+
 class SessionReader:
     """Reads the sessions in the directory `path`, none larger than `max_bytes`."""
 
@@ -66,13 +102,28 @@ class SessionReader:
             SessionError: As `SessionStore.load`.
         """
         try:
-            file = _open(Paths(self.path, session_id))
+            return self.read(Paths(self.path, session_id), session_id)
+        except OSError as error:
+            raise translate(error, session_id) from error
+
+    def read(self, paths: Paths, session_id: str) -> Stored | None:
+        """Return what is stored: the session file with its tail taken in.
+
+        Raises:
+            Unsettled: Try again.
+            OSError: It cannot be read.
+        """
+        while True:
+            file = _open(paths)
             if file is None:
                 return None
             with file:
-                return self._read(session_id, file)
-        except OSError as error:
-            raise translate(error, session_id) from error
+                snapshot, supersedes = self._read(session_id, file)
+                tail = self._read_tail(paths, session_id, file)
+                # A writer may have taken the tail in between the two readings: both are old then.
+                is_current = _is_current(file)
+            if is_current:
+                return _with_tail(snapshot, supersedes, tail, paths)
 
     def card(self, session_id: str) -> SessionInfo | None:
         """Return what a listing tells of a session, from a prefix of its file where that will do.
@@ -81,21 +132,18 @@ class SessionReader:
             Unsettled: Try again.
             SessionError: As `SessionStore.load`.
         """
+        paths = Paths(self.path, session_id)
         try:
-            file = _open(Paths(self.path, session_id))
-            if file is None:
-                return None
-            with file:
-                _, own = self._read_head(file)
-                if own is None:
-                    stored = self._read(session_id, file)
-                    return _card(stored.header, stored.revision, file.stamp)
-                try:
-                    found = codec.decode_card(own.head)
-                    _require_id(found.session_id, session_id)
-                except (_Damage, SessionCorruptError) as error:
-                    raise _unsettled(error, session_id, file) from error
-                return _card(found, own.revision, file.stamp)
+            while True:
+                file = _open(paths)
+                if file is None:
+                    return None
+                with file:
+                    head, revision, supersedes = self._read_start(session_id, file)
+                    tail = self._read_tail(paths, session_id, file)
+                    is_current = _is_current(file)
+                if is_current:
+                    return _card(session_id, file, head, revision, supersedes, tail)
         except OSError as error:
             raise translate(error, session_id) from error
 
@@ -109,12 +157,14 @@ class SessionReader:
         except OSError as error:
             raise translate(error, session_id) from error
 
-    def revision(self, paths: Paths, session_id: str, expect: Expectation) -> Revision | None:
-        """Return the revision of what is stored, None if nothing is. Damage is not passed over.
+    def state(
+        self, paths: Paths, session_id: str, expect: Expectation, *, at_its_ends: bool = False
+    ) -> State | None:
+        """Return what a writer needs to know, None if nothing is stored. Damage is not passed over.
 
-        With `Expect.ANYTHING` only whether there is a file counts, and its revision is empty.
-        Who holds the very revision that is stored has all that the file held: that it is there is
-        told by its two ends.
+        To be called while the session's lock is held. With `Expect.ANYTHING` it does not count
+        what is there. Who holds the very revision that is stored has all that the files held:
+        that they are there is told by their ends, and `at_its_ends` trusts these for all.
 
         Raises:
             Unsettled: Try again.
@@ -124,14 +174,45 @@ class SessionReader:
         if file is None:
             return None
         with file:
+            size = file.stamp.size
+            ending, damage = self._read_ending(paths, session_id, file)
             if expect is Expect.ANYTHING:
-                return Revision("")
+                bond = Bond.ORPHAN if damage else Bond.TAKEN_IN if ending else Bond.NONE
+                return State(Revision(""), Revision(""), ending, bond, is_own=False, size=size)
+            if damage is not None:
+                raise damage
             prefix, own = self._read_head(file)
             if own is not None and document.names_session(own.head, session_id):
-                tail = prefix if len(prefix) == file.stamp.size else _read_tail(file)
-                if document.ends_well(tail) and own.revision == expect:
-                    return own.revision
-            return self._read(session_id, file).revision
+                end = prefix if len(prefix) == size else _read_end(file)
+                if document.ends_well(end):
+                    state = _state(own.revision, own.supersedes, ending, is_own=True, size=size)
+                    if at_its_ends or state.revision == expect:
+                        return state
+            snapshot, supersedes = self._read(session_id, file)
+            self._read_tail(paths, session_id, file)
+        is_own = own is not None
+        return _state(snapshot.origin.revision, supersedes, ending, is_own=is_own, size=size)
+
+    def _read_ending(
+        self, paths: Paths, session_id: str, file: _File
+    ) -> tuple[Ending | None, Unsettled | None]:
+        try:
+            return tailfile.read_ending(paths), None
+        except (SessionCorruptError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return None, _unsettled(error, session_id, file, paths.tail)
+
+    def _read_tail(self, paths: Paths, session_id: str, file: _File) -> Tail | None:
+        try:
+            return tailfile.read_tail(paths)
+        except (SessionCorruptError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise _unsettled(error, session_id, file, paths.tail) from error
+
+    def _read_start(self, session_id: str, file: _File) -> tuple[bytes, Revision, Revision | None]:
+        _, own = self._read_head(file)
+        if own is None:
+            snapshot, supersedes = self._read(session_id, file)
+            return snapshot.origin.head, snapshot.origin.revision, supersedes
+        return own.head, own.revision, own.supersedes
 
     def _read_head(self, file: _File) -> tuple[bytes, document.OwnHead | None]:
         """Read a file's first bytes, and with them its head if it is laid out as ours are."""
@@ -144,7 +225,7 @@ class SessionReader:
             own = document.own_head(prefix)
         return prefix, own
 
-    def _read(self, session_id: str, file: _File) -> Stored:
+    def _read(self, session_id: str, file: _File) -> tuple[Stored, Revision | None]:
         size = file.stamp.size
         try:
             if size > self.max_bytes:
@@ -156,7 +237,7 @@ class SessionReader:
             records = [StoredRecord(codec.check_record(text), text) for text in parts.records]
         except (_Damage, SessionCorruptError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise _unsettled(error, session_id, file) from error
-        return Stored(header, records, parts.revision)
+        return Stored(header, Origin(parts.revision, parts.head, records)), parts.supersedes
 
 
 class _File:
@@ -191,9 +272,9 @@ def _open(paths: Paths) -> _File | None:
     return _File(paths.session, fd, Stamp(status.st_ino, status.st_size, status.st_mtime_ns))
 
 
-def _read_tail(file: _File) -> bytes:
-    os.lseek(file.fd, max(file.stamp.size - _TAIL, 0), os.SEEK_SET)
-    return os.read(file.fd, _TAIL)
+def _read_end(file: _File) -> bytes:
+    os.lseek(file.fd, max(file.stamp.size - _END, 0), os.SEEK_SET)
+    return os.read(file.fd, _END)
 
 
 def _require_id(found: str, session_id: str) -> None:
@@ -201,15 +282,85 @@ def _require_id(found: str, session_id: str) -> None:
         raise _Damage(f"it holds session {found!r}")
 
 
-def _card(header: Card | Header, revision: Revision, stamp: Stamp) -> SessionInfo:
-    return card(header, revision, Timestamp.from_nanoseconds(stamp.mtime_ns), stamp.size)
+def _is_current(file: _File) -> bool:
+    try:
+        status = os.lstat(file.path)
+    except FileNotFoundError:
+        return False
+    return file.stamp == Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _unsettled(error: Exception, session_id: str, file: _File) -> Unsettled:
+def _bond(revision: Revision, supersedes: Revision | None, tail: Ending | Tail | None) -> Bond:
+    if tail is None:
+        return Bond.NONE
+    if tail.extends == revision:
+        return Bond.LIVE
+    if not tail.has_steps or tail.revision in (revision, supersedes):
+        return Bond.TAKEN_IN
+    return Bond.ORPHAN
+
+
+def _state(
+    snapshot: Revision,
+    supersedes: Revision | None,
+    ending: Ending | None,
+    *,
+    is_own: bool,
+    size: int,
+) -> State:
+    bond = _bond(snapshot, supersedes, ending)
+    latest = ending.revision if ending is not None and bond is Bond.LIVE else snapshot
+    return State(latest, snapshot, ending, bond, is_own=is_own, size=size)
+
+
+def _with_tail(
+    snapshot: Stored, supersedes: Revision | None, tail: Tail | None, paths: Paths
+) -> Stored:
+    origin = snapshot.origin
+    bond = _bond(origin.revision, supersedes, tail)
+    if bond is Bond.ORPHAN:
+        _log.warning("%s belongs to no stored state of its session; see check()", paths.tail)
+    if tail is None or bond is not Bond.LIVE:
+        return snapshot
+    head, records = origin.head, origin.records
+    for step in tail.steps:
+        head = head if step.head is None else step.head
+    news = [record for step in tail.steps for record in step.records]
+    header = snapshot.header if head is origin.head else codec.decode_head(head)
+    return Stored(header, Origin(tail.revision, head, codec.put_records(records, news)))
+
+
+def _card(
+    session_id: str,
+    file: _File,
+    head: bytes,
+    revision: Revision,
+    supersedes: Revision | None,
+    tail: Tail | None,
+) -> SessionInfo:
+    size, mtime_ns = file.stamp.size, file.stamp.mtime_ns
+    if tail is not None and _bond(revision, supersedes, tail) is Bond.LIVE:
+        revision = tail.revision
+        size += tail.size
+        mtime_ns = max(mtime_ns, tail.mtime_ns)
+        for step in tail.steps:
+            head = head if step.head is None else step.head
+    try:
+        found = codec.decode_card(head)
+        _require_id(found.session_id, session_id)
+    except (_Damage, SessionCorruptError) as error:
+        raise _unsettled(error, session_id, file) from error
+    return card(found, revision, Timestamp.from_nanoseconds(mtime_ns), size)
+
+
+def _unsettled(
+    error: Exception, session_id: str, file: _File, path: str | None = None
+) -> Unsettled:
     """Return an error that names the file and what is wrong with it."""
+    path = path or file.path
     reason = error.reason if isinstance(error, SessionCorruptError) else str(error)
     corrupt = SessionCorruptError(
-        f"{file.path} is damaged: {reason}", session_id=session_id, path=file.path, reason=reason
+        f"{path} is damaged: {reason}", session_id=session_id, path=path, reason=reason
     )
     corrupt.__cause__ = error
     return Unsettled(corrupt, file.stamp)

@@ -9,13 +9,14 @@ import time
 from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from ...errors import SessionIOError
 from ...ids import id_from_name
-from ...store import SessionInfo
+from ...info import SessionInfo
 from . import disk, document
-from .layout import LOCK, SUFFIX, TEMPORARY, Paths, id_from_temporary
+from .layout import LOCK, SUFFIX, TAIL, TEMPORARY, Paths, id_from_temporary
 from .lock import Contended, acquire, release
 from .reader import SessionReader, Unsettled, translate
 
@@ -38,14 +39,19 @@ def ids_newest_first(reader: SessionReader) -> list[str]:
     prefix = os.path.join(reader.path, "")
     found: list[tuple[int, str]] = []
     try:
-        for name in _names(reader.path):
+        names, tails = _names(reader.path)
+        for name in names:
             try:
                 status = os.lstat(f"{prefix}{name}{SUFFIX}")
             except FileNotFoundError:
                 continue  # deleted: only its lock file is left, or it went just now
             session_id = id_from_name(name)
             if session_id is not None and stat.S_ISREG(status.st_mode):
-                found.append((-status.st_mtime_ns, session_id))
+                saved = status.st_mtime_ns
+                if name in tails:
+                    with suppress(FileNotFoundError):
+                        saved = max(saved, os.lstat(f"{prefix}{name}{TAIL}").st_mtime_ns)
+                found.append((-saved, session_id))
     except OSError as error:
         raise translate(error) from error
     return [session_id for _, session_id in _sorted(found)]
@@ -58,7 +64,7 @@ def names_of_all(reader: SessionReader) -> list[str]:
         SessionIOError: The directory cannot be read.
     """
     try:
-        return _names(reader.path)
+        return _names(reader.path)[0]
     except OSError as error:
         raise translate(error) from error
 
@@ -114,9 +120,10 @@ def read_cards(
     return cards
 
 
-def _names(directory: str) -> list[str]:
-    """Return the names that sessions in `directory` may have, those of deleted ones among them.
+def _names(directory: str) -> tuple[list[str], set[str]]:
+    """Return the names that sessions in `directory` may have, and which of them may have a tail.
 
+    Those of deleted sessions are among them.
     Files in flight of dead writers are removed.
     """
     files = _read(directory)
@@ -126,7 +133,7 @@ def _names(directory: str) -> list[str]:
     locked.difference_update(names)
     names.extend(locked)
     _sweep(directory, [file for file in files if TEMPORARY in file])
-    return names
+    return names, {file[: -len(TAIL)] for file in files if file.endswith(TAIL)}
 
 
 def _read(directory: str) -> Iterable[str]:

@@ -10,14 +10,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from ...errors import SessionCorruptError, SessionIOError
+from ...codec import StoredRecord
+from ...errors import (
+    SessionCorruptError,
+    SessionIOError,
+    SessionLockedError,
+    SessionTaskError,
+)
+from ...info import Selection, SessionInfo
+from ...lease import Lease, SupportsLease
 from ...model import Session
-from ...store import Expectation, OnError, Selection, SessionInfo
+from ...store import Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, pack, unpack
 from ..turnstile import Turnstile
 from ..workers import Workers
-from . import scan
+from . import check, scan
+from .check import Finding
 from .directory import SessionDirectory
+from .leasing import Grip, holder_of
+from .lock import Contended
 from .retry import Retry, TryAgain
 
 __all__ = ["DEFAULT_MAX_BYTES", "FileSystemSessionStore"]
@@ -26,11 +37,13 @@ DEFAULT_MAX_BYTES: Final = 128 * 1024 * 1024
 _BATCH: Final = 1024
 """Files that are looked at in one hop of a listing, so that it can be cancelled soon."""
 
+_CHECKED_AT_ONCE: Final = 16
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class FileSystemSessionStore(BaseStore):
+class FileSystemSessionStore(BaseStore, SupportsLease):
     """Keeps each session in one JSON file of a directory.
 
     When `save` or `delete` returns, the change survives a power cut. Any number of tasks, threads
@@ -52,6 +65,10 @@ class FileSystemSessionStore(BaseStore):
             files, whose heads are read without reading the file.
         max_bytes: The largest file that is written or read, in bytes.
         workers: Threads of the store's own for blocking calls; they start with the first call.
+        tails: Whether appends, and saves that change little of a large session, go to a file
+            beside the session file. It makes their cost that of the change; phi-core, which knows
+            no tails, sees them after the next `compact`. With False each change rewrites the
+            session file.
     """
 
     def __init__(
@@ -65,13 +82,19 @@ class FileSystemSessionStore(BaseStore):
         indent: int | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
         workers: int = 4,
+        tails: bool = True,
     ) -> None:
         super().__init__()
         self.dir: Path = Path(dir)
         self._lock_timeout = lock_timeout
         self._lock_interval = lock_interval
         self._directory = SessionDirectory(
-            os.fspath(self.dir), fsync=fsync, mode=mode, indent=indent, max_bytes=max_bytes
+            os.fspath(self.dir),
+            fsync=fsync,
+            mode=mode,
+            indent=indent,
+            max_bytes=max_bytes,
+            tails=tails,
         )
         self._turnstile = Turnstile()
         self._workers = Workers(workers, f"{type(self).__name__}({os.fspath(self.dir)!r})")
@@ -157,14 +180,115 @@ class FileSystemSessionStore(BaseStore):
                 raise
             return None
 
+    @asynccontextmanager
+    async def lease(
+        self,
+        session_id: str,
+        *,
+        owner: str | None = None,
+        timeout: float = 0.0,  # noqa: ASYNC109 - the contract's word
+    ) -> AsyncGenerator[Lease]:
+        self._check(session_id)
+        lease = Lease.of_this_process(session_id, owner)
+        grip = Grip()
+        try:
+            await self._take(grip, lease, timeout)
+            yield lease
+        finally:
+            if grip.is_firm:
+                await self._let_go(grip)
+
+    async def _take(self, grip: Grip, lease: Lease, patience: float) -> None:
+        retry = Retry(lease.session_id, timeout=patience, interval=self._lock_interval)
+        while True:
+            try:
+                return await self._workers.run(grip.take, self._directory.path, lease)
+            except Contended as reason:
+                try:
+                    pause = retry.pause(reason)
+                except SessionLockedError as error:
+                    error.holder = await self._workers.run(
+                        holder_of, self._directory.path, lease.session_id
+                    )
+                    raise
+            await asyncio.sleep(pause)
+
+    async def _let_go(self, grip: Grip) -> None:
+        try:
+            await self._workers.run(grip.let_go)
+        except SessionTaskError:
+            grip.let_go()  # the store was closed before its lease, and has no thread left
+
+    async def compact(self, session_id: str) -> None:
+        """Take what was appended into the session file, where phi-core sees it.
+
+        The session stays what it is, and so does its revision (with `indent` that is the new
+        file's). It happens by itself when what was appended outgrows the session file.
+
+        Raises:
+            SessionNotFoundError: Nothing is stored under the id.
+            SessionLockedError: Somebody else held the session for too long.
+            SessionCorruptError: What is stored is damaged; it was left as it is.
+            SessionIOError: The storage failed; what was there is untouched.
+            SessionTaskError: The store is closed.
+        """
+        self._check(session_id)
+        async with self._turn(session_id) as retry:
+            await self._run(retry, self._directory.compact, session_id)
+
+    async def check(self, *, repair: bool = False) -> list[Finding]:
+        """Look every session over, and return what is wrong.
+
+        Args:
+            repair: Also put it right. Nothing that holds a session's data is deleted: damaged
+                files, torn lines and orphan tails are given names of their own.
+
+        Raises:
+            SessionLockedError: Somebody held a session that needed a closer look for too long.
+            SessionIOError: The storage failed.
+            SessionTaskError: The store is closed.
+        """
+        self._check_open()
+        found = await self._workers.run(check.survey, self._directory.path)
+        suspects = found.suspects
+        for start in range(0, len(found.session_ids), _CHECKED_AT_ONCE):
+            batch = found.session_ids[start : start + _CHECKED_AT_ONCE]
+            suspects.update(await self._workers.run(check.needs_a_look, self._directory, batch))
+        findings = found.set_aside
+        for session_id in sorted(suspects):
+            findings += await self._look_closer(session_id, repair)
+        return findings
+
+    async def _look_closer(self, session_id: str, repair: bool) -> list[Finding]:
+        findings: list[Finding] = []
+        try:
+            async with self._turn(session_id) as retry:
+                await self._run(
+                    retry, check.look_closer, self._directory, session_id, repair, findings
+                )
+        except SessionCorruptError as error:
+            async with self._turn(session_id) as retry:
+                findings.append(
+                    await self._run(retry, check.set_damaged_aside, self._directory, error, repair)
+                )
+        except SessionIOError as error:
+            findings.append(check.unreadable(self._directory, session_id, error))
+        return findings
+
     async def aclose(self) -> None:
         await super().aclose()
         await self._workers.aclose()
 
     async def _write(self, session: Session, expect: Expectation, outcome: Outcome) -> None:
         async with self._turn(session.session_id) as retry:
-            parcel = await pack(session)
+            outcome.parcel = parcel = await pack(session)
             await self._run(retry, self._directory.save, parcel, expect, outcome)
+
+    async def _append(
+        self, session_id: str, records: list[StoredRecord], expect: Expectation, outcome: Outcome
+    ) -> None:
+        async with self._turn(session_id) as retry:
+            await self._run(retry, self._directory.append, session_id, records, expect, outcome)
 
     async def _read(self, session_id: str) -> Stored | None:
         return await self._patiently(session_id, self._directory.load, session_id)

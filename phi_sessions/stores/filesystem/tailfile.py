@@ -1,0 +1,230 @@
+"""The tail of a session on the disk: reading it, adding a line, taking it away.
+
+Everything here blocks. What changes a tail is only called while the session's lock is held.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ...model import Revision
+from . import disk
+from .layout import Paths
+from .publish import NotDurable
+from .tail import TRAILER, Tail, first_line, line_length, parse, revision_of
+
+__all__ = [
+    "Ending",
+    "add_line",
+    "clear",
+    "cut",
+    "read_ending",
+    "read_tail",
+    "remove",
+    "set_aside",
+    "start",
+]
+
+_FIRST = 128
+_log = logging.getLogger(__name__)
+
+
+class Ending(NamedTuple):
+    """What the two ends of a tail tell, however long it is."""
+
+    extends: Revision
+    revision: Revision
+    size: int
+    """Bytes of whole lines."""
+
+    has_steps: bool
+    is_torn: bool
+
+
+def read_tail(paths: Paths) -> Tail | None:
+    """Return the tail as far as it is whole, or None if there is none.
+
+    Raises:
+        OSError: It cannot be read.
+        SessionCorruptError, msgspec.MsgspecError, UnicodeDecodeError: It is damaged.
+    """
+    try:
+        fd, status = disk.open_regular(paths.tail, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        tail = parse(disk.read_whole(fd, status.st_size))
+    finally:
+        disk.close_quietly(fd)
+    return None if tail is None else tail._replace(mtime_ns=status.st_mtime_ns)
+
+
+def read_ending(paths: Paths) -> Ending | None:
+    """Return where the tail ends, or None if there is none. Without a first line it ends at 0.
+
+    Raises:
+        OSError: It cannot be read.
+        SessionCorruptError, msgspec.MsgspecError: A line before the last is damaged.
+    """
+    try:
+        fd, status = disk.open_regular(paths.tail, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        size = status.st_size
+        first, found, _ = os.read(fd, _FIRST).partition(b"\n")
+        if not size:
+            return Ending(Revision(""), Revision(""), 0, has_steps=False, is_torn=False)
+        extends = revision_of(first + found)
+        os.lseek(fd, max(size - TRAILER, 0), os.SEEK_SET)
+        length = line_length(os.read(fd, TRAILER))
+        if length is not None and length <= size:
+            os.lseek(fd, size - length, os.SEEK_SET)
+            revision = revision_of(disk.read_whole(fd, length))
+            if revision is not None and extends is not None:
+                has_steps = size > len(first) + 1
+                return Ending(extends, revision, size, has_steps, is_torn=False)
+        os.lseek(fd, 0, os.SEEK_SET)
+        tail = parse(disk.read_whole(fd, size))
+    finally:
+        disk.close_quietly(fd)
+    if tail is None:
+        return Ending(Revision(""), Revision(""), 0, has_steps=False, is_torn=True)
+    return Ending(tail.extends, tail.revision, tail.size, bool(tail.steps), is_torn=True)
+
+
+def start(
+    paths: Paths,
+    extends: Revision,
+    line: bytes,
+    *,
+    mode: int,
+    durable: bool,
+    on_visible: Callable[[], None],
+) -> None:
+    """Begin a tail with its first line and `line`.
+
+    The tail is known to the directory's disk before `line` is written: whoever adds to a tail
+    that has lines relies on it.
+
+    Raises:
+        NotDurable: It can be seen, but did not reach the disk.
+        OSError: It was not begun.
+    """
+    fd = os.open(paths.tail, os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.SAFE, mode)
+    try:
+        first = first_line(extends)
+        try:
+            disk.write_whole(fd, first)
+            if durable:
+                disk.sync_data(fd)
+                _sync_directory(paths)
+        except BaseException:
+            remove(paths)
+            raise
+        _add(fd, paths.tail, len(first), line, durable, on_visible)
+    finally:
+        disk.close_quietly(fd)
+
+
+def add_line(
+    paths: Paths, ending: Ending, line: bytes, *, durable: bool, on_visible: Callable[[], None]
+) -> None:
+    """Add `line` behind the last whole line; a torn one is set aside first.
+
+    Raises:
+        NotDurable: It can be seen, but did not reach the disk.
+        OSError: It was not added.
+    """
+    if ending.is_torn:
+        cut(paths, ending.size)
+    if durable and not ending.has_steps:
+        _sync_directory(paths)  # who began it may have died before the disk knew of it
+    fd, status = disk.open_regular(paths.tail, os.O_WRONLY | os.O_APPEND)
+    try:
+        if status.st_size != ending.size:
+            raise OSError(errno.EIO, "changed while it was locked", paths.tail)
+        _add(fd, paths.tail, ending.size, line, durable, on_visible)
+    finally:
+        disk.close_quietly(fd)
+
+
+def set_aside(paths: Paths) -> str:
+    """Give a tail that belongs to no session file a name of its own, and return that."""
+    aside = paths.aside()
+    disk.replace(paths.tail, aside)
+    _log.warning(
+        "%s belongs to no stored state of its session, and is kept as %s", paths.tail, aside
+    )
+    return aside
+
+
+def clear(paths: Paths, ending: Ending, *, durable: bool) -> None:
+    """Take away a tail that a crash left behind: nothing in it counts.
+
+    Raises:
+        OSError: It is still there.
+    """
+    if ending.is_torn:
+        set_aside(paths)
+        return
+    if durable:
+        _sync_directory(paths)  # the session file that took it in may not have reached the disk
+    remove(paths)
+
+
+def remove(paths: Paths) -> None:
+    """Remove a tail that the session file took in; left behind it would do no harm."""
+    try:
+        os.unlink(paths.tail)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log.info("could not remove %s: %s", paths.tail, error)
+
+
+def _sync_directory(paths: Paths) -> None:
+    directory = disk.open_directory(paths.directory)
+    try:
+        disk.sync_directory(directory)
+    finally:
+        disk.close_directory(directory)
+
+
+def _add(
+    fd: int, path: str, size: int, data: bytes, durable: bool, on_visible: Callable[[], None]
+) -> None:
+    try:
+        disk.write_whole(fd, data)
+    except BaseException:
+        # Nobody was told of it: what was written of it goes, or is found torn.
+        os.ftruncate(fd, size)
+        raise
+    on_visible()
+    if durable:
+        try:
+            disk.sync_data(fd)
+        except OSError as error:
+            raise NotDurable(error.errno, error.strerror, path) from error
+
+
+def cut(paths: Paths, size: int) -> None:
+    """Set aside what is behind the first `size` bytes, and end the tail there."""
+    fd, status = disk.open_regular(paths.tail, os.O_RDWR)
+    try:
+        os.lseek(fd, size, os.SEEK_SET)
+        torn = disk.read_whole(fd, status.st_size - size)
+        aside = paths.aside()
+        copy = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.SAFE, 0o600)
+        try:
+            disk.write_whole(copy, torn)
+        finally:
+            os.close(copy)
+        os.ftruncate(fd, size)
+        _log.warning("%s ended with a torn line, which is kept as %s", paths.tail, aside)
+    finally:
+        disk.close_quietly(fd)
