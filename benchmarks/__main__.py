@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from . import contention, lag, load, save
+from . import append, contention, growth, lag, load, save, update
 from . import list as listing
 from .machine import describe
 from .report import Figure, Report, draw, table
@@ -26,6 +26,9 @@ BENCHMARKS: dict[str, Measure] = {
     "list": listing.measure,
     "contention": contention.measure,
     "lag": lag.measure,
+    "append": append.measure,
+    "update": update.measure,
+    "growth": growth.measure,
 }
 
 

@@ -17,14 +17,18 @@ from phi_sessions import FileSystemSessionStore
 from .data import make_session
 from .traced import MARK
 
-__all__ = ["count_hops", "count_system_calls"]
+__all__ = ["BYTES", "count_hops", "count_system_calls"]
+
+BYTES = "bytes written"
+"""The name under which `count_system_calls` counts the bytes of all writes."""
 
 _CALL = re.compile(r"^\d+\s+(\w+)\((.*)$")
 _MARK = re.compile(re.escape(MARK) + r"(\w+)")
+_WRITTEN = re.compile(r", (\d+)(?:\)| <unfinished)")
 
 
 def count_system_calls(directory: str) -> dict[str, Counter[str]] | None:
-    """Return the system calls on files in `directory` of one save, one load and one listing.
+    """Return the system calls on files in `directory` of a save, load, listing and append.
 
     None where there is no strace, or where it may not trace.
     """
@@ -45,6 +49,8 @@ def count_system_calls(directory: str) -> dict[str, Counter[str]] | None:
                 counts[mark[1]] = current = Counter()
             elif counts and sessions in line and (call := _CALL.match(line)):
                 current[_name(call[1], call[2], sessions)] += 1
+                if call[1] == "write" and (written := _WRITTEN.search(call[2])):
+                    current[BYTES] += int(written[1])
     counts.pop("end", None)
     return counts
 

@@ -1,4 +1,4 @@
-"""A program to be traced: it saves, loads and lists, with a mark before each.
+"""A program to be traced: it saves, loads, lists and appends, with a mark before each.
 
 `python -m benchmarks.traced DIRECTORY`; the marks are attempts to look at `/benchmark-mark-NAME`.
 """
@@ -8,14 +8,20 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from random import Random
 
-from phi_sessions import FileSystemSessionStore
+from phi_sessions import FileSystemSessionStore, LoopRecord
 
-from .data import SIZES, make_session
+from .data import SIZES, TURN_BYTES, make_record, make_session
 
-__all__ = ["MARK"]
+__all__ = ["MARK", "traced_record"]
 
 MARK = "/benchmark-mark-"
+
+
+def traced_record(number: int = 901) -> LoopRecord:
+    """Return the record that the traced append adds."""
+    return make_record(Random(number), "s-2", "agent-1", number, TURN_BYTES)
 
 
 def _mark(name: str) -> None:
@@ -35,6 +41,10 @@ async def main(directory: str) -> None:
         await store.load("s-1")
         _mark("list")
         await store.list_ids()
+        await store.save(make_session("s-2", size, records=records))
+        await store.append("s-2", traced_record(900))  # the first append makes the tail
+        _mark("append")
+        await store.append("s-2", traced_record())
         _mark("end")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("save", "load", "list", "contention", "lag")
+NAMES = ("save", "load", "list", "contention", "lag", "append", "update", "growth")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -101,6 +102,30 @@ def test_writers_that_contend_have_no_errors(report: dict[str, Any]) -> None:
     errors = [f for f in report["benchmarks"]["contention"] if f["unit"] == "errors"]
     assert len(errors) == 2
     assert [figure["value"] for figure in errors] == [0, 0]
+
+
+def test_changes_by_many_processes_have_no_errors_and_are_all_kept(report: dict[str, Any]) -> None:
+    errors = [f for f in report["benchmarks"]["update"] if f["unit"] == "errors"]
+    assert len(errors) == 4
+    assert [figure["value"] for figure in errors] == [0, 0, 0, 0]
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_an_append_writes_its_record_once_and_asks_for_the_disk_once(
+    report: dict[str, Any],
+) -> None:
+    figures = {f["name"]: f["value"] for f in report["benchmarks"]["append"]}
+    assert figures["fdatasync of one append"] == 1
+    assert figures["fsync and fdatasync of one append"] == 1
+    assert 0 < figures["bytes beside the record"] <= 512
+
+
+def test_growth_counts_the_bytes_that_are_written(report: dict[str, Any]) -> None:
+    figures = {f["name"]: f["value"] for f in report["benchmarks"]["growth"]}
+    for name in ("append", "held append", "holder", "one holder"):
+        assert figures[f"{name}: written / kept"] > 1
+        (written,) = (v for n, v in figures.items() if n.startswith(f"{name}: written over"))
+        assert written < figures[f"{name}: whole file each turn"] or name == "one holder"
 
 
 def test_an_unknown_name_is_refused() -> None:
