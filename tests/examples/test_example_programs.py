@@ -34,8 +34,35 @@ def test_the_agent_loop_runs_to_its_end_and_knows_it(tmp_path: Path) -> None:
     assert run_example("agent_loop.py", directory) == ["40 turns are there", "Completed: 40 turns"]
 
 
+def test_a_long_chat_is_appended_to_and_made_one_file() -> None:
+    assert run_example("long_chat.py") == [
+        "after the last turn: chat.json, chat.json.lock, chat.json.log",
+        "500 turns, the last: 499 squared is 249001.",
+        "the holder is up to date: True",
+        "made one: chat.json, chat.json.lock",
+        "still the same: True",
+    ]
+
+
+def test_two_workers_lose_neither_counts_nor_answers() -> None:
+    assert run_example("two_workers.py") == [
+        "counted: 100 of 100",
+        "worker 0: 50 answers, in order: True",
+        "worker 1: 50 answers, in order: True",
+    ]
+
+
+def test_a_leased_run_turns_one_away_and_lets_one_wait() -> None:
+    assert run_example("leased_run.py") == [
+        "third run goes: the first has it, in this process: True",
+        "first run ends after 3 steps",
+        "second run ends after 6 steps",
+        "first.0, first.1, first.2, second.0, second.1, second.2",
+    ]
+
+
 def test_there_are_examples() -> None:
-    assert len(ALL) >= 4
+    assert len(ALL) >= 7
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
