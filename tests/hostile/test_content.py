@@ -79,7 +79,7 @@ class Damage:
 def _texts(layout: str, kind: str) -> dict[str, bytes]:
     text = SOUND[layout]
     made = {"framing": framing, "inside": inside, "deep": deep}.get(kind)
-    found = made(text) if made else cut(text, scaled(60))
+    found = made(text) if made else cut(text, scaled(20))
     for name, damaged in found.items():
         assert damaged != text, f"{name} is not damaged"
     return found

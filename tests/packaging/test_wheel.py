@@ -82,8 +82,13 @@ def lowest() -> list[str]:
     return [dependency.replace(">=", "==") for dependency in PROJECT["dependencies"]]
 
 
-@pytest.mark.parametrize("pins", [lowest(), []], ids=["lowest", "newest"])
-@pytest.mark.parametrize("version", sorted(PYTHONS))
+@pytest.mark.parametrize(
+    ("version", "pins"),
+    [
+        *(pytest.param(version, lowest(), id=f"{version}-lowest") for version in sorted(PYTHONS)),
+        *(pytest.param(version, [], id=f"{version}-newest") for version in sorted(PYTHONS)[-1:]),
+    ],
+)
 def test_the_installed_wheel_runs_the_quickstart(
     version: str, pins: list[str], wheel: Path, tmp_path: Path
 ) -> None:

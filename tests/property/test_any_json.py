@@ -118,7 +118,7 @@ async def through_every_store(session: Session) -> None:
 
 
 @settings(
-    max_examples=scaled(120),
+    max_examples=scaled(60),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
