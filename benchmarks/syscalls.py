@@ -35,6 +35,7 @@ def count_system_calls(directory: str) -> dict[str, Counter[str]] | None:
     strace = shutil.which("strace")
     if strace is None:
         return None
+    directory = os.path.abspath(directory)  # strace tells descriptors by their whole paths
     trace = os.path.join(directory, "trace")
     sessions = os.path.join(directory, "traced")
     command = [strace, "-f", "-y", "-s", "0", "-o", trace, "-e", "trace=%file,%desc"]
@@ -52,6 +53,8 @@ def count_system_calls(directory: str) -> dict[str, Counter[str]] | None:
                 if call[1] == "write" and (written := _WRITTEN.search(call[2])):
                     current[BYTES] += int(written[1])
     counts.pop("end", None)
+    if not all(counts.values()):
+        raise RuntimeError(f"a call without system calls was traced: {counts}")
     return counts
 
 
