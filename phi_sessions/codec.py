@@ -177,7 +177,7 @@ def encode_head(session: Session) -> bytes:
 
 def origin_of(session: Session) -> Origin | None:
     """Return the stored state that `session` came from, if that is known still."""
-    origin = session.loops.origin if isinstance(session.loops, Loops) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+    origin = session.loops.origin
     return origin if isinstance(origin, Origin) and origin.revision == session.revision else None
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "stamp",
     "sync_data",
     "sync_directory",
+    "sync_directory_at",
     "sync_file",
     "write_whole",
 ]
@@ -179,6 +180,15 @@ else:
         os.replace(source, target)
 
 
+def sync_directory_at(path: str) -> None:
+    """Bring the entries of the directory `path` to the disk."""
+    directory = open_directory(path)
+    try:
+        sync_directory(directory)
+    finally:
+        close_directory(directory)
+
+
 def make_directories(path: str, *, durable: bool) -> None:
     """Make `path` and the parents that it lacks, each 0700.
 
@@ -194,11 +204,7 @@ def make_directories(path: str, *, durable: bool) -> None:
             with suppress(FileExistsError):
                 os.mkdir(directory, 0o700)
         if durable:
-            parent = open_directory(os.path.dirname(directory))
-            try:
-                sync_directory(parent)
-            finally:
-                close_directory(parent)
+            sync_directory_at(os.path.dirname(directory))
 
 
 def _is_directory(path: str) -> bool:

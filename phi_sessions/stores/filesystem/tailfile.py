@@ -122,7 +122,7 @@ def start(
             disk.write_whole(fd, first)
             if durable:
                 disk.sync_data(fd)
-                _sync_directory(paths)
+                disk.sync_directory_at(paths.directory)
         except BaseException:
             remove(paths)
             raise
@@ -143,7 +143,9 @@ def add_line(
     if ending.is_torn:
         cut(paths, ending.size)
     if durable and not ending.has_steps:
-        _sync_directory(paths)  # who began it may have died before the disk knew of it
+        disk.sync_directory_at(
+            paths.directory
+        )  # who began it may have died before the disk knew of it
     fd, status = disk.open_regular(paths.tail, os.O_WRONLY | os.O_APPEND)
     try:
         if status.st_size != ending.size:
@@ -153,14 +155,13 @@ def add_line(
         disk.close_quietly(fd)
 
 
-def set_aside(paths: Paths) -> str:
-    """Give a tail that belongs to no session file a name of its own, and return that."""
+def set_aside(paths: Paths) -> None:
+    """Give a tail that belongs to no session file a name of its own."""
     aside = paths.aside()
     disk.replace(paths.tail, aside)
     _log.warning(
         "%s belongs to no stored state of its session, and is kept as %s", paths.tail, aside
     )
-    return aside
 
 
 def clear(paths: Paths, ending: Ending, *, durable: bool) -> None:
@@ -173,7 +174,9 @@ def clear(paths: Paths, ending: Ending, *, durable: bool) -> None:
         set_aside(paths)
         return
     if durable:
-        _sync_directory(paths)  # the session file that took it in may not have reached the disk
+        disk.sync_directory_at(
+            paths.directory
+        )  # the session file that took it in may not have reached the disk
     remove(paths)
 
 
@@ -185,14 +188,6 @@ def remove(paths: Paths) -> None:
         return
     except OSError as error:
         _log.info("could not remove %s: %s", paths.tail, error)
-
-
-def _sync_directory(paths: Paths) -> None:
-    directory = disk.open_directory(paths.directory)
-    try:
-        disk.sync_directory(directory)
-    finally:
-        disk.close_directory(directory)
 
 
 def _add(
