@@ -44,6 +44,7 @@ from .model import (
     TurnTrigger,
     Usage,
 )
+from .promise import Promise
 from .store import Expect, Expectation, SessionStore
 from .stores.filesystem import FileSystemSessionStore, Finding, FindingKind
 from .stores.filesystem.functions import (
@@ -80,6 +81,7 @@ __all__ = [
     "MemorySessionStore",
     "MissingDependencyError",
     "ParallelGroupRecord",
+    "Promise",
     "Revision",
     "SaveOutcomeUnknownError",
     "Session",

@@ -10,7 +10,7 @@ SessionError                     .session_id, picklable, raised `from` its cause
 ├── SessionEncodeError           also ValueError      could not be read again; nothing was written
 ├── SessionCorruptError          also ValueError      what is stored is damaged: .path, .reason
 ├── SessionIOError               also OSError         keeps errno and filename
-│   └── SaveOutcomeUnknownError                       visible, maybe not durable
+│   └── SaveOutcomeUnknownError                       made or not, durable or not: not known
 ├── SessionTaskError             also RuntimeError    the store is closed, or its workers cannot run
 └── MissingDependencyError       also ImportError     names the extra to install
 ```
@@ -176,9 +176,10 @@ class SessionIOError(SessionError, OSError):
 
 
 class SaveOutcomeUnknownError(SessionIOError):
-    """The change can be seen, but the step that makes it survive a power cut failed.
+    """The change was made, or may have been, but whether it will last is not known.
 
-    Save again, or load and compare: after a success the outcome is known.
+    The step that makes it survive a power cut failed, or a server's answer was lost and could not
+    be asked for again. Save again, or load and compare: after a success the outcome is known.
     """
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from inspect import isawaitable
 from types import TracebackType
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from .errors import (
     SessionConflictError,
@@ -22,6 +22,7 @@ from .errors import (
 from .info import Selection, SessionInfo
 from .loops import Loops
 from .model import LoopRecord, Revision, Session
+from .promise import Promise
 from .timestamp import Timestamp
 
 __all__ = [
@@ -67,7 +68,12 @@ class SessionStore(ABC):
     Every method may be called from many tasks at once. Cancelling a call is safe: when the
     `await` ends nothing of it still runs, and the session is the old one or the new one. After
     `aclose`, calls raise `SessionTaskError`.
+
+    Attributes:
+        lacks: What the store cannot promise, see `Promise`.
     """
+
+    lacks: ClassVar[frozenset[Promise]] = frozenset()
 
     @abstractmethod
     async def save(self, session: Session, *, expect: Expectation = Expect.UNCHANGED) -> Revision:

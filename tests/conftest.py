@@ -10,6 +10,8 @@ import pytest
 
 from phi_sessions import FileSystemSessionStore, MemorySessionStore, SessionStore
 
+pytest_plugins = ("postgres_server", "redis_server", "s3_server")
+
 SCALE = float(os.environ.get("PHI_SCALE", "1"))
 """Longer campaigns are the same tests with larger counts: PHI_SCALE=10 pytest."""
 

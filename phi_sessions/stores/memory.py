@@ -15,6 +15,7 @@ from ..errors import SessionLockedError
 from ..info import Selection, SessionInfo
 from ..lease import Lease, SupportsLease
 from ..model import Revision, Session
+from ..promise import Promise
 from ..store import Expectation, OnError
 from ..timestamp import Timestamp
 from .base import BaseStore, Outcome, Stored, card, new_revision, not_found, pack, require
@@ -36,6 +37,8 @@ class MemorySessionStore(BaseStore, SupportsLease):
     It promises what every store promises to tasks, threads and event loops of one process. It
     shares nothing with other processes, and nothing outlives it.
     """
+
+    lacks = frozenset(Promise)
 
     def __init__(self) -> None:
         super().__init__()

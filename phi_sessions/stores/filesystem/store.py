@@ -20,6 +20,7 @@ from ...errors import (
 from ...info import Selection, SessionInfo
 from ...lease import Lease, SupportsLease
 from ...model import Session
+from ...promise import Promise
 from ...store import Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, pack, unpack
 from ..turnstile import Turnstile
@@ -70,6 +71,8 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
             no tails, sees them after the next `compact`. With False each change rewrites the
             session file.
     """
+
+    lacks = frozenset({Promise.HOSTS})
 
     def __init__(
         self,

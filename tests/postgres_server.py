@@ -1,0 +1,1 @@
+"""A real postgres server for the tests: started on loopback, with a directory of its own."""
