@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -39,6 +40,11 @@ def name_from_id(session_id: str) -> str:
     """
     if not isinstance(session_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidSessionIdError(f"a session id is a string, not {type(session_id).__name__}")
+    return _name_from_id(session_id)
+
+
+@lru_cache(4096)
+def _name_from_id(session_id: str) -> str:
     if not session_id:
         raise InvalidSessionIdError("a session id cannot be empty", session_id=session_id)
     try:

@@ -15,7 +15,7 @@ from aiofiles.os import wrap
 from ..errors import SessionTaskError
 from .forking import renew_in_child
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "hop"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,17 +47,8 @@ class Workers(Executor):
         self._threads: list[threading.Thread] = []
 
     async def run(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `job` in a worker thread and return its result.
-
-        When the call is cancelled, a job that has not begun is dropped and one that has begun is
-        awaited to its end, however often the call is cancelled again.
-        """
-        hop = _Hop(self)
-        try:
-            return cast("T", await _in_thread(job, *args, executor=hop, **kwargs))
-        except asyncio.CancelledError:
-            await hop.settle()
-            raise
+        """Run `job` in a worker thread and return its result; see `hop`."""
+        return await hop(self, job, *args, **kwargs)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue `fn` for the next free thread.
@@ -109,6 +100,20 @@ class Workers(Executor):
                 self._end_one()
 
 
+async def hop(executor: Executor, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `job` by way of `executor` and return its result.
+
+    When the call is cancelled, a job that has not begun is dropped and one that has begun is
+    awaited to its end, however often the call is cancelled again.
+    """
+    watched = _Watched(executor)
+    try:
+        return cast("T", await _in_thread(job, *args, executor=watched, **kwargs))
+    except asyncio.CancelledError:
+        await watched.settle()
+        raise
+
+
 def _call(job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return job(*args, **kwargs)
 
@@ -116,15 +121,15 @@ def _call(job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 _in_thread = wrap(_call)  # once: wrapping costs as much as the smaller half of a hop
 
 
-class _Hop(Executor):
+class _Watched(Executor):
     """Remembers the job of one call, which aiofiles keeps to itself."""
 
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
         self._future: Future[Any] | None = None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        self._future = future = self._workers.submit(fn, *args, **kwargs)
+        self._future = future = self._executor.submit(fn, *args, **kwargs)
         return future
 
     async def settle(self) -> None:

@@ -193,8 +193,8 @@ def test_first_come_first_served_across_loops(sync_store: FileSystemSessionStore
     order: list[str] = []
     save = sync_store._directory.save
 
-    def noted(parcel: Any, *rest: Any) -> None:
-        save(parcel, *rest)  # raises while the lock is held elsewhere
+    def noted(parcel: Any, *rest: Any) -> Iterator[Any]:
+        yield from save(parcel, *rest)  # raises while the lock is held elsewhere
         order.append(parcel.agent_id)
 
     sync_store._directory.save = noted  # type: ignore[method-assign]

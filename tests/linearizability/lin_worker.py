@@ -40,7 +40,7 @@ async def _add(store: FileSystemSessionStore, job: str, record: LoopRecord) -> N
         await store.update(ID, change)
     else:
         await store.append(ID, record)
-    if job == "append and compact" and int(record.loop_id.rpartition(".")[2]) % 5 == 0:
+    if job == "append and compact" and int(record.loop_id.rpartition(".")[2]) % 50 == 0:
         await store.compact(ID)
 
 

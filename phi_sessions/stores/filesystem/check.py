@@ -17,6 +17,7 @@ from ...ids import id_from_name
 from ...store import Expect
 from . import disk, tailfile
 from .directory import SessionDirectory
+from .flush import alone
 from .layout import SUFFIX, TAIL, Paths, id_from_temporary, is_aside
 from .lock import acquire, release
 from .reader import Bond, Unsettled, translate
@@ -160,7 +161,7 @@ def look_closer(
                     whole = f"whole up to byte {state.ending.size:,}"
                     found(FindingKind.TORN_TAIL, paths.tail, whole)
                 if repair and state.bond is Bond.TAKEN_IN:
-                    tailfile.clear(paths, state.ending, durable=True)
+                    alone(tailfile.clear(paths, state.ending, durable=True))
                 elif repair and state.ending.is_torn:
                     tailfile.cut(paths, state.ending.size)
         finally:

@@ -1,7 +1,8 @@
 """A directory of session files: what happens in one hop, from the lock to the unlock.
 
-Everything here blocks and runs in one thread from start to end; nothing waits. What may succeed
-a little later raises `Contended` or `Unsettled`, and `retry` says when to try again.
+Everything here blocks and runs in one thread from start to end. A change is a writer, see `flush`;
+it waits for the disk and for nothing else. What may succeed a little later raises `Contended` or
+`Unsettled`, and `retry` says when to try again.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from ...model import Revision
 from ...store import Expect, Expectation
 from ..base import Outcome, new_revision, not_found, require
 from . import disk, document, tailfile
+from .flush import Writing
+from .known import Known, KnownStates
 from .layout import Paths
-from .lock import acquire, release
+from .lock import acquire, held
 from .publish import NotDurable, publish, withdraw
-from .reader import Bond, SessionReader, State, Unsettled, translate
+from .reader import Bond, SessionReader, Stamp, State, Unsettled, translating
 from .tail import step_line
+from .tailfile import Ending
 
 __all__ = ["SessionDirectory"]
 
@@ -50,9 +54,10 @@ class SessionDirectory(SessionReader):
         self._mode = mode
         self._indent = indent
         self._is_rooted = False
+        self._known = KnownStates()
         self._tails = indent is None and tails
 
-    def save(self, parcel: Parcel, expect: Expectation, outcome: Outcome) -> None:
+    def save(self, parcel: Parcel, expect: Expectation, outcome: Outcome) -> Writing[None]:
         """Store `parcel` whole, or leave what was there untouched.
 
         Raises:
@@ -62,25 +67,22 @@ class SessionDirectory(SessionReader):
         session_id = parcel.session_id
         paths = Paths(self.path, session_id)
         revision = new_revision()
-        try:
-            lock = self._acquire(paths)
-            try:
-                state = self.state(paths, session_id, expect)
+        with translating(session_id):
+            with held(self._acquire(paths)):
+                state = self._state(paths, session_id, expect)
                 require(expect, state and state.revision, session_id)
                 line = self._line(parcel, state, revision)
                 if line is not None and state is not None:
-                    self._extend(paths, session_id, state, line, revision, outcome)
+                    yield from self._extend(paths, session_id, state, line, revision, outcome)
                 else:
-                    texts = [record.text for record in parcel.records]
-                    self._rewrite(paths, session_id, parcel.head, texts, state, revision, outcome)
-            finally:
-                release(lock)
-        except OSError as error:
-            raise translate(error, session_id) from error
+                    head, texts = parcel.head, [record.text for record in parcel.records]
+                    yield from self._rewrite(
+                        paths, session_id, head, texts, state, revision, outcome
+                    )
 
     def append(
         self, session_id: str, records: list[StoredRecord], expect: Expectation, outcome: Outcome
-    ) -> None:
+    ) -> Writing[None]:
         """Add `records`, or put them in the place of those with their `loop_id`.
 
         Raises:
@@ -89,27 +91,24 @@ class SessionDirectory(SessionReader):
         """
         paths = Paths(self.path, session_id)
         revision = new_revision()
-        try:
-            if not disk.exists(paths.session):
+        with translating(session_id):
+            if not self._is_there(paths, session_id):
                 require(expect, None, session_id)
                 raise not_found(session_id)
-            lock = acquire(paths.lock)
-            try:
-                state = self.state(paths, session_id, expect, at_its_ends=True)
+            with held(acquire(paths.lock)):
+                state = self._state(paths, session_id, expect, at_its_ends=True)
                 require(expect, state and state.revision, session_id)
                 if state is None:
                     raise not_found(session_id)
                 line = step_line(revision, None, [record.text for record in records])
                 if self._tails and state.is_own and self._fits(state, line):
-                    self._extend(paths, session_id, state, line, revision, outcome)
+                    yield from self._extend(paths, session_id, state, line, revision, outcome)
                 else:
-                    self._rewrite_with(paths, session_id, records, state, revision, outcome)
-            finally:
-                release(lock)
-        except OSError as error:
-            raise translate(error, session_id) from error
+                    yield from self._rewrite_with(
+                        paths, session_id, records, state, revision, outcome
+                    )
 
-    def compact(self, session_id: str) -> None:
+    def compact(self, session_id: str) -> Writing[None]:
         """Take the tail into the session file; the state and its revision stay.
 
         Raises:
@@ -117,18 +116,13 @@ class SessionDirectory(SessionReader):
             SessionError: As `FileSystemSessionStore.compact`.
         """
         paths = Paths(self.path, session_id)
-        try:
-            if not disk.exists(paths.session):
+        with translating(session_id):
+            if not self._is_there(paths, session_id):
                 raise not_found(session_id)
-            lock = acquire(paths.lock)
-            try:
-                self._fold(paths, session_id)
-            finally:
-                release(lock)
-        except OSError as error:
-            raise translate(error, session_id) from error
+            with held(acquire(paths.lock)):
+                yield from self._fold(paths, session_id)
 
-    def delete(self, session_id: str, expect: Expectation) -> bool:
+    def delete(self, session_id: str, expect: Expectation) -> Writing[bool]:
         """Remove the session; False when there was none.
 
         Raises:
@@ -136,43 +130,59 @@ class SessionDirectory(SessionReader):
             SessionError: As `SessionStore.delete`.
         """
         paths = Paths(self.path, session_id)
-        try:
-            if not disk.exists(paths.session):
-                return False  # and no lock file is made for it
-            lock = acquire(paths.lock)
-            try:
+        with translating(session_id):
+            if not self._is_there(paths, session_id):
+                return False
+            with held(acquire(paths.lock)):
                 thorough = Expect.UNCHANGED if expect is Expect.ANYTHING else expect
-                state = self.state(paths, session_id, thorough)
+                state = self._state(paths, session_id, thorough)
                 if state is not None:
                     require(expect, state.revision, session_id)
                     self._set_aside(paths, state)
-                    withdraw(paths.session, durable=self._fsync)
+                    yield from withdraw(paths.session, durable=self._fsync)
                     if state.ending is not None and state.bond is not Bond.ORPHAN:
                         tailfile.remove(paths)
                 return state is not None
-            finally:
-                release(lock)
-        except OSError as error:
-            raise translate(error, session_id) from error
+
+    def _is_there(self, paths: Paths, session_id: str) -> bool:
+        """Whether there may be something: no lock file is made for what never was."""
+        return self._known.recall(session_id) is not None or disk.exists(paths.session)
+
+    def _state(
+        self, paths: Paths, session_id: str, expect: Expectation, *, at_its_ends: bool = False
+    ) -> State | None:
+        """Return what `state` returns, without reading what was written here and is there still.
+
+        It is forgotten then: whatever comes of the change says what is known next.
+        """
+        known = self._known.take(session_id)
+        if (
+            known is not None
+            and (at_its_ends or known.state.revision == expect)
+            and known.is_current(paths)
+        ):
+            return known.state
+        return self.state(paths, session_id, expect, at_its_ends=at_its_ends)
 
     def _line(self, parcel: Parcel, state: State | None, revision: Revision) -> bytes | None:
         """Return a tail's line that says what a save changes, if that is a small part of it."""
         if not self._tails or state is None or not state.is_own or parcel.origin is None:
             return None
-        if parcel.origin.revision != state.revision or state.size < _SMALL:
+        if parcel.origin.revision != state.revision or state.stamp.size < _SMALL:
             return None
         changed = changes(parcel)
         if changed is None:
             return None
         head, records = changed
-        if sum(len(record.text) for record in records) * _PART > state.size:
+        if sum(len(record.text) for record in records) * _PART > state.stamp.size:
             return None
         line = step_line(revision, head, [record.text for record in records])
         return line if self._fits(state, line) else None
 
     def _fits(self, state: State, line: bytes) -> bool:
         """Whether files with `line` are not too large, even if it replaces nothing."""
-        return state.size + (state.ending.size if state.ending else 0) + len(line) <= self.max_bytes
+        tail = state.ending.size if state.ending else 0
+        return state.stamp.size + tail + len(line) <= self.max_bytes
 
     def _extend(
         self,
@@ -182,7 +192,7 @@ class SessionDirectory(SessionReader):
         line: bytes,
         revision: Revision,
         outcome: Outcome,
-    ) -> None:
+    ) -> Writing[None]:
         ending = state.ending if state.bond is Bond.LIVE else None
 
         def visible() -> None:
@@ -190,10 +200,12 @@ class SessionDirectory(SessionReader):
 
         try:
             if ending is not None:
-                tailfile.add_line(paths, ending, line, durable=self._fsync, on_visible=visible)
+                status = yield from tailfile.add_line(
+                    paths, ending, line, durable=self._fsync, on_visible=visible
+                )
             else:
-                self._clear(paths, state)
-                tailfile.start(
+                yield from self._clear(paths, state)
+                status = yield from tailfile.start(
                     paths,
                     state.snapshot,
                     line,
@@ -204,11 +216,16 @@ class SessionDirectory(SessionReader):
         except NotDurable:
             # Never again through this file: the kernel takes what failed for written. A new one
             # is written from what is seen, and if that reaches the disk all is well.
-            if not self._try_to_fold(paths, session_id):
+            if not (yield from self._try_to_fold(paths, session_id)):
                 raise
             return
-        if len(line) + (ending.size if ending else 0) > max(state.size, _SMALL):
-            self._try_to_fold(paths, session_id)
+        if status is not None:
+            size = status.st_size
+            ending = Ending(state.snapshot, revision, size, has_steps=True, is_torn=False)
+            now = state._replace(revision=revision, ending=ending, bond=Bond.LIVE)
+            self._known.keep(session_id, Known(now, Stamp.of(status)))
+            if size > max(state.stamp.size, _SMALL):
+                yield from self._try_to_fold(paths, session_id)
 
     def _rewrite(
         self,
@@ -219,7 +236,7 @@ class SessionDirectory(SessionReader):
         state: State | None,
         revision: Revision,
         outcome: Outcome,
-    ) -> None:
+    ) -> Writing[None]:
         self._set_aside(paths, state)
         # What the tail led to, so that it is known for taken in should it be left behind.
         ending = state.ending if state and state.bond in (Bond.LIVE, Bond.TAKEN_IN) else None
@@ -234,7 +251,7 @@ class SessionDirectory(SessionReader):
         def visible() -> None:
             outcome.revision = revision
 
-        publish(
+        status = yield from publish(
             paths.session,
             paths.temporary(),
             chunks,
@@ -244,6 +261,9 @@ class SessionDirectory(SessionReader):
         )
         if ending is not None:
             tailfile.remove(paths)
+        if self._indent is None:
+            stored = State(revision, revision, None, Bond.NONE, is_own=True, stamp=Stamp.of(status))
+            self._known.keep(session_id, Known(stored, None))
 
     def _rewrite_with(
         self,
@@ -253,32 +273,34 @@ class SessionDirectory(SessionReader):
         state: State,
         revision: Revision,
         outcome: Outcome,
-    ) -> None:
+    ) -> Writing[None]:
         stored = self.read(paths, session_id)
         assert stored is not None, "it was there, and the lock is held"
         merged = put_records(stored.origin.records, records)
         texts = [record.text for record in merged]
-        self._rewrite(paths, session_id, stored.origin.head, texts, state, revision, outcome)
+        yield from self._rewrite(
+            paths, session_id, stored.origin.head, texts, state, revision, outcome
+        )
 
-    def _fold(self, paths: Paths, session_id: str) -> None:
-        state = self.state(paths, session_id, Expect.UNCHANGED)
+    def _fold(self, paths: Paths, session_id: str) -> Writing[None]:
+        state = self._state(paths, session_id, Expect.UNCHANGED)
         if state is None:
             raise not_found(session_id)
         if state.bond is Bond.LIVE:
-            self._rewrite_with(paths, session_id, [], state, state.revision, Outcome())
+            yield from self._rewrite_with(paths, session_id, [], state, state.revision, Outcome())
 
-    def _try_to_fold(self, paths: Paths, session_id: str) -> bool:
+    def _try_to_fold(self, paths: Paths, session_id: str) -> Writing[bool]:
         try:
-            self._fold(paths, session_id)
+            yield from self._fold(paths, session_id)
         except (OSError, SessionError, Unsettled) as error:
             _log.warning("could not take in %s: %s", paths.tail, error)
             return False  # the next append tries again
         return True
 
-    def _clear(self, paths: Paths, state: State) -> None:
+    def _clear(self, paths: Paths, state: State) -> Writing[None]:
         self._set_aside(paths, state)
         if state.bond is Bond.TAKEN_IN and state.ending is not None:
-            tailfile.clear(paths, state.ending, durable=self._fsync)
+            yield from tailfile.clear(paths, state.ending, durable=self._fsync)
 
     def _set_aside(self, paths: Paths, state: State | None) -> None:
         if state is None:

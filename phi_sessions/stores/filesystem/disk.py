@@ -16,6 +16,7 @@ from typing import Final
 
 __all__ = [
     "SAFE",
+    "begin_writing",
     "close_directory",
     "close_quietly",
     "exists",
@@ -25,9 +26,9 @@ __all__ = [
     "read_whole",
     "replace",
     "stamp",
+    "status_of",
     "sync_data",
     "sync_directory",
-    "sync_directory_at",
     "sync_file",
     "write_whole",
 ]
@@ -71,6 +72,15 @@ def exists(path: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def status_of(fd: int) -> os.stat_result | None:
+    """Return the status of a file that was changed; None if it is not told: the change stands."""
+    try:
+        return os.fstat(fd)
+    except OSError as error:
+        _log.info("descriptor %d: %s", fd, error)
+        return None
 
 
 def close_quietly(fd: int) -> None:
@@ -121,6 +131,21 @@ def sync_data(fd: int) -> None:
         os.fdatasync(fd)
     else:
         sync_file(fd)
+
+
+if sys.platform == "linux":
+
+    def begin_writing(fd: int, start: int) -> None:
+        """Have the kernel begin to write a file's bytes from `start` on, for a short wait later.
+
+        Telling it that they are not needed in memory does that, and waits for nothing.
+        """
+        os.posix_fadvise(fd, start, 0, os.POSIX_FADV_DONTNEED)
+
+else:
+
+    def begin_writing(fd: int, start: int) -> None:
+        """Only Linux is known to have a way."""
 
 
 if sys.platform == "win32":
@@ -180,15 +205,6 @@ else:
         os.replace(source, target)
 
 
-def sync_directory_at(path: str) -> None:
-    """Bring the entries of the directory `path` to the disk."""
-    directory = open_directory(path)
-    try:
-        sync_directory(directory)
-    finally:
-        close_directory(directory)
-
-
 def make_directories(path: str, *, durable: bool) -> None:
     """Make `path` and the parents that it lacks, each 0700.
 
@@ -204,7 +220,15 @@ def make_directories(path: str, *, durable: bool) -> None:
             with suppress(FileExistsError):
                 os.mkdir(directory, 0o700)
         if durable:
-            sync_directory_at(os.path.dirname(directory))
+            _sync_parent(directory)
+
+
+def _sync_parent(path: str) -> None:
+    directory = open_directory(os.path.dirname(path))
+    try:
+        sync_directory(directory)
+    finally:
+        close_directory(directory)
 
 
 def _is_directory(path: str) -> bool:

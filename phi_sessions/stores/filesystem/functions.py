@@ -20,6 +20,7 @@ from ...store import Expect
 from ..base import Outcome, unpack
 from . import scan
 from .directory import SessionDirectory
+from .flush import alone
 from .layout import Paths
 from .retry import Retry, TryAgain
 from .store import DEFAULT_MAX_BYTES
@@ -53,7 +54,7 @@ def save_session(session: Session, dir: _Dir) -> Path:
     outcome = Outcome()
     try:
         save = _directory(dir).save
-        _patiently(session.session_id, save, parcel, Expect.UNCHANGED, outcome)
+        _patiently(session.session_id, lambda: alone(save(parcel, Expect.UNCHANGED, outcome)))
     finally:
         if outcome.revision is not None:
             session.revision = outcome.revision
@@ -99,7 +100,8 @@ def delete_session(session_id: str, dir: _Dir) -> None:
     Raises:
         SessionError: As `SessionStore.delete`.
     """
-    if not _patiently(session_id, _directory(dir).delete, session_id, Expect.ANYTHING):
+    delete = _directory(dir).delete
+    if not _patiently(session_id, lambda: alone(delete(session_id, Expect.ANYTHING))):
         raise SessionNotFoundError(f"session {session_id!r} not found", session_id=session_id)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - it asks to be told of forks: not while one waits
 import errno
 import logging
 import os
 import sys
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from portalocker import LockFlags
     from portalocker.portalocker import BaseLocker
 
-__all__ = ["Contended", "acquire", "release"]
+__all__ = ["Contended", "acquire", "held", "release"]
 
 _LOCK_MODE: Final = 0o600  # who can read a lock file can hold it for ever
 _held: Final[set[int]] = set()
@@ -67,6 +70,15 @@ def release(fd: int) -> None:
         _log.warning("could not unlock descriptor %d: %s", fd, error)  # closing it does
     finally:
         _drop(fd)
+
+
+@contextmanager
+def held(fd: int) -> Generator[None]:
+    """Hold a lock that was acquired until this is left."""
+    try:
+        yield
+    finally:
+        release(fd)
 
 
 def _drop(fd: int) -> None:

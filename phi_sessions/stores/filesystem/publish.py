@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from . import disk
+from .flush import Flush, Writing, flush_file
 
 __all__ = ["NotDurable", "publish", "withdraw"]
 
@@ -25,10 +26,10 @@ def publish(
     mode: int,
     durable: bool,
     on_visible: Callable[[], None],
-) -> None:
+) -> Writing[os.stat_result]:
     """Put `chunks`, joined, in the place of `path` by way of `temporary`, in the same directory.
 
-    Calls `on_visible` as soon as readers see it.
+    Calls `on_visible` as soon as readers see it. Returns what the new file is.
 
     Raises:
         NotDurable: It failed after that.
@@ -39,18 +40,19 @@ def publish(
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.SAFE, mode)
         try:
-            _fill(fd, temporary, chunks, durable)
+            status = yield from _fill(fd, temporary, chunks, durable)
             disk.replace(temporary, path)
         except BaseException:
             _discard(temporary)
             raise
         on_visible()
-        _sync(directory, path)
+        yield from _flush(directory, path)
     finally:
         _close(directory)
+    return status
 
 
-def withdraw(path: str, *, durable: bool) -> None:
+def withdraw(path: str, *, durable: bool) -> Writing[None]:
     """Remove `path`.
 
     Raises:
@@ -60,18 +62,19 @@ def withdraw(path: str, *, durable: bool) -> None:
     directory = _open_parent(path, durable)
     try:
         os.unlink(path)
-        _sync(directory, path)
+        yield from _flush(directory, path)
     finally:
         _close(directory)
 
 
-def _fill(fd: int, path: str, chunks: Sequence[bytes], durable: bool) -> None:
+def _fill(fd: int, path: str, chunks: Sequence[bytes], durable: bool) -> Writing[os.stat_result]:
     try:
         for chunk in chunks:
             disk.write_whole(fd, chunk)
         disk.stamp(fd, path)
         if durable:
-            disk.sync_file(fd)
+            yield from flush_file(fd)
+        return os.fstat(fd)
     finally:
         os.close(fd)
 
@@ -88,10 +91,10 @@ def _open_parent(path: str, durable: bool) -> int | None:
     return disk.open_directory(os.path.dirname(path)) if durable else None
 
 
-def _sync(directory: int | None, path: str) -> None:
+def _flush(directory: int | None, path: str) -> Writing[None]:
     if directory is not None:
         try:
-            disk.sync_directory(directory)
+            yield Flush(directory, disk.sync_directory, directory=os.path.dirname(path))
         except OSError as error:
             raise NotDurable(error.errno, error.strerror, path) from error
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -26,7 +28,7 @@ from .publish import NotDurable
 from .tail import Tail
 from .tailfile import Ending
 
-__all__ = ["Bond", "SessionReader", "Stamp", "State", "Unsettled", "translate"]
+__all__ = ["Bond", "SessionReader", "Stamp", "State", "Unsettled", "translate", "translating"]
 
 _log = logging.getLogger(__name__)
 _PREFIX: Final = 4096
@@ -42,6 +44,11 @@ class Stamp(NamedTuple):
     inode: int
     size: int
     mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """Return the stamp of a file with this status."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class Unsettled(Exception):
@@ -83,8 +90,8 @@ class State(NamedTuple):
     is_own: bool
     """Whether the session file is laid out as ours are."""
 
-    size: int
-    """Bytes of the session file."""
+    stamp: Stamp
+    """The session file."""
 
 
 class SessionReader:
@@ -174,24 +181,23 @@ class SessionReader:
         if file is None:
             return None
         with file:
-            size = file.stamp.size
+            stamp = file.stamp
             ending, damage = self._read_ending(paths, session_id, file)
             if expect is Expect.ANYTHING:
                 bond = Bond.ORPHAN if damage else Bond.TAKEN_IN if ending else Bond.NONE
-                return State(Revision(""), Revision(""), ending, bond, is_own=False, size=size)
+                return State(Revision(""), Revision(""), ending, bond, is_own=False, stamp=stamp)
             if damage is not None:
                 raise damage
             prefix, own = self._read_head(file)
             if own is not None and document.names_session(own.head, session_id):
-                end = prefix if len(prefix) == size else _read_end(file)
+                end = prefix if len(prefix) == stamp.size else _read_end(file)
                 if document.ends_well(end):
-                    state = _state(own.revision, own.supersedes, ending, is_own=True, size=size)
+                    state = _state(own.revision, own.supersedes, ending, True, stamp)
                     if at_its_ends or state.revision == expect:
                         return state
             snapshot, supersedes = self._read(session_id, file)
             self._read_tail(paths, session_id, file)
-        is_own = own is not None
-        return _state(snapshot.origin.revision, supersedes, ending, is_own=is_own, size=size)
+        return _state(snapshot.origin.revision, supersedes, ending, own is not None, stamp)
 
     def _read_ending(
         self, paths: Paths, session_id: str, file: _File
@@ -269,7 +275,7 @@ def _open(paths: Paths) -> _File | None:
         fd, status = disk.open_regular(paths.session, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    return _File(paths.session, fd, Stamp(status.st_ino, status.st_size, status.st_mtime_ns))
+    return _File(paths.session, fd, Stamp.of(status))
 
 
 def _read_end(file: _File) -> bytes:
@@ -287,7 +293,7 @@ def _is_current(file: _File) -> bool:
         status = os.lstat(file.path)
     except FileNotFoundError:
         return False
-    return file.stamp == Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+    return file.stamp == Stamp.of(status)
 
 
 def _bond(revision: Revision, supersedes: Revision | None, tail: Ending | Tail | None) -> Bond:
@@ -304,13 +310,12 @@ def _state(
     snapshot: Revision,
     supersedes: Revision | None,
     ending: Ending | None,
-    *,
     is_own: bool,
-    size: int,
+    stamp: Stamp,
 ) -> State:
     bond = _bond(snapshot, supersedes, ending)
     latest = ending.revision if ending is not None and bond is Bond.LIVE else snapshot
-    return State(latest, snapshot, ending, bond, is_own=is_own, size=size)
+    return State(latest, snapshot, ending, bond, is_own, stamp)
 
 
 def _with_tail(
@@ -364,6 +369,15 @@ def _unsettled(
     )
     corrupt.__cause__ = error
     return Unsettled(corrupt, file.stamp)
+
+
+@contextmanager
+def translating(session_id: str) -> Generator[None]:
+    """Raise this package's errors for the system's."""
+    try:
+        yield
+    except OSError as error:
+        raise translate(error, session_id) from error
 
 
 def translate(error: OSError, session_id: str | None = None) -> SessionIOError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +27,9 @@ from ..turnstile import Turnstile
 from ..workers import Workers
 from . import check, scan
 from .check import Finding
+from .committer import Committer
 from .directory import SessionDirectory
+from .flush import Writing
 from .leasing import Grip, holder_of
 from .lock import Contended
 from .retry import Retry, TryAgain
@@ -101,6 +103,7 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         )
         self._turnstile = Turnstile()
         self._workers = Workers(workers, f"{type(self).__name__}({os.fspath(self.dir)!r})")
+        self._committer = Committer(self._workers, workers)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({os.fspath(self.dir)!r})"
@@ -237,7 +240,7 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         """
         self._check(session_id)
         async with self._turn(session_id) as retry:
-            await self._run(retry, self._directory.compact, session_id)
+            await self._change(retry, self._directory.compact, session_id)
 
     async def check(self, *, repair: bool = False) -> list[Finding]:
         """Look every session over, and return what is wrong.
@@ -285,20 +288,20 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
     async def _write(self, session: Session, expect: Expectation, outcome: Outcome) -> None:
         async with self._turn(session.session_id) as retry:
             outcome.parcel = parcel = await pack(session)
-            await self._run(retry, self._directory.save, parcel, expect, outcome)
+            await self._change(retry, self._directory.save, parcel, expect, outcome)
 
     async def _append(
         self, session_id: str, records: list[StoredRecord], expect: Expectation, outcome: Outcome
     ) -> None:
         async with self._turn(session_id) as retry:
-            await self._run(retry, self._directory.append, session_id, records, expect, outcome)
+            await self._change(retry, self._directory.append, session_id, records, expect, outcome)
 
     async def _read(self, session_id: str) -> Stored | None:
         return await self._patiently(session_id, self._directory.load, session_id)
 
     async def _remove(self, session_id: str, expect: Expectation) -> bool:
         async with self._turn(session_id) as retry:
-            return await self._run(retry, self._directory.delete, session_id, expect)
+            return await self._change(retry, self._directory.delete, session_id, expect)
 
     @asynccontextmanager
     async def _turn(self, session_id: str) -> AsyncGenerator[Retry]:
@@ -323,9 +326,18 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         return Retry(session_id, timeout=self._lock_timeout, interval=self._lock_interval)
 
     async def _run(self, retry: Retry, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        while True:
-            try:
-                return await self._workers.run(job, *args, **kwargs)
-            except TryAgain as reason:
-                pause = retry.pause(reason)
-            await asyncio.sleep(pause)
+        return await _insist(retry, lambda: self._workers.run(job, *args, **kwargs))
+
+    async def _change(
+        self, retry: Retry, job: Callable[P, Writing[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await _insist(retry, lambda: self._committer.run(job, *args, **kwargs))
+
+
+async def _insist(retry: Retry, attempt: Callable[[], Awaitable[T]]) -> T:
+    while True:
+        try:
+            return await attempt()
+        except TryAgain as reason:
+            pause = retry.pause(reason)
+        await asyncio.sleep(pause)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ...model import Revision
 from . import disk
+from .flush import Writing, flush_data, flush_directory
 from .layout import Paths
 from .publish import NotDurable
 from .tail import TRAILER, Tail, first_line, line_length, parse, revision_of
@@ -105,11 +106,11 @@ def start(
     mode: int,
     durable: bool,
     on_visible: Callable[[], None],
-) -> None:
+) -> Writing[os.stat_result | None]:
     """Begin a tail with its first line and `line`.
 
     The tail is known to the directory's disk before `line` is written: whoever adds to a tail
-    that has lines relies on it.
+    that has lines relies on it. Returns the tail's status then, see `disk.status_of`.
 
     Raises:
         NotDurable: It can be seen, but did not reach the disk.
@@ -121,20 +122,22 @@ def start(
         try:
             disk.write_whole(fd, first)
             if durable:
-                disk.sync_data(fd)
-                disk.sync_directory_at(paths.directory)
+                yield from flush_data(fd, 0)
+                yield from flush_directory(paths.directory)
         except BaseException:
             remove(paths)
             raise
-        _add(fd, paths.tail, len(first), line, durable, on_visible)
+        return (yield from _add(fd, paths.tail, len(first), line, durable, on_visible))
     finally:
         disk.close_quietly(fd)
 
 
 def add_line(
     paths: Paths, ending: Ending, line: bytes, *, durable: bool, on_visible: Callable[[], None]
-) -> None:
+) -> Writing[os.stat_result | None]:
     """Add `line` behind the last whole line; a torn one is set aside first.
+
+    Returns the tail's status then, see `disk.status_of`.
 
     Raises:
         NotDurable: It can be seen, but did not reach the disk.
@@ -143,14 +146,13 @@ def add_line(
     if ending.is_torn:
         cut(paths, ending.size)
     if durable and not ending.has_steps:
-        disk.sync_directory_at(
-            paths.directory
-        )  # who began it may have died before the disk knew of it
+        # Who began it may have died before the disk knew of it.
+        yield from flush_directory(paths.directory)
     fd, status = disk.open_regular(paths.tail, os.O_WRONLY | os.O_APPEND)
     try:
         if status.st_size != ending.size:
             raise OSError(errno.EIO, "changed while it was locked", paths.tail)
-        _add(fd, paths.tail, ending.size, line, durable, on_visible)
+        return (yield from _add(fd, paths.tail, ending.size, line, durable, on_visible))
     finally:
         disk.close_quietly(fd)
 
@@ -164,7 +166,7 @@ def set_aside(paths: Paths) -> None:
     )
 
 
-def clear(paths: Paths, ending: Ending, *, durable: bool) -> None:
+def clear(paths: Paths, ending: Ending, *, durable: bool) -> Writing[None]:
     """Take away a tail that a crash left behind: nothing in it counts.
 
     Raises:
@@ -174,9 +176,8 @@ def clear(paths: Paths, ending: Ending, *, durable: bool) -> None:
         set_aside(paths)
         return
     if durable:
-        disk.sync_directory_at(
-            paths.directory
-        )  # the session file that took it in may not have reached the disk
+        # The session file that took it in may not have reached the disk.
+        yield from flush_directory(paths.directory)
     remove(paths)
 
 
@@ -192,7 +193,7 @@ def remove(paths: Paths) -> None:
 
 def _add(
     fd: int, path: str, size: int, data: bytes, durable: bool, on_visible: Callable[[], None]
-) -> None:
+) -> Writing[os.stat_result | None]:
     try:
         disk.write_whole(fd, data)
     except BaseException:
@@ -202,9 +203,10 @@ def _add(
     on_visible()
     if durable:
         try:
-            disk.sync_data(fd)
+            yield from flush_data(fd, size)
         except OSError as error:
             raise NotDurable(error.errno, error.strerror, path) from error
+    return disk.status_of(fd)
 
 
 def cut(paths: Paths, size: int) -> None:
