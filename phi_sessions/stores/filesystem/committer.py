@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from ...errors import SessionTaskError
 from ..forking import renew_in_child
 from ..workers import Workers
 from .flush import Flush, Writing
@@ -62,24 +63,34 @@ class Committer:
             queue = self._queues.setdefault(loop, _Queue())
         order = _Order(partial(job, *args, **kwargs))
         queue.put(order)
-        most = 1
         try:
-            while not order.is_done:
-                if queue.leaders < most and not order.is_taken:
-                    await self._lead(queue)
-                else:
-                    await order.hear(loop)
-                    most = self._threads
-        except BaseException as error:
-            if queue.drop(order):
-                raise
-            await _settled(order, loop)
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            # There was no thread for this call, but another's had taken the writer along.
+            await self._until_done(queue, order, loop)
+        except asyncio.CancelledError:
+            if not queue.drop(order):
+                await _settled(order, loop)
+            raise
+        except GeneratorExit:  # collected with its loop: nothing can be awaited
+            queue.drop(order)
+            raise
         finally:
             queue.call_a_leader()
         return cast("T", order.result())
+
+    async def _until_done(
+        self, queue: _Queue, order: _Order, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        most = 1
+        while not order.is_done:
+            if queue.leaders < most and not order.is_taken:
+                try:
+                    await self._lead(queue)
+                except SessionTaskError:
+                    if queue.drop(order):
+                        raise
+                    # No thread could be had, but another's has taken the writer along.
+            else:
+                await order.hear(loop)
+                most = self._threads
 
     async def _lead(self, queue: _Queue) -> None:
         group: list[_Order] = []
@@ -114,15 +125,16 @@ class _Order:
         finally:
             timer.cancel()
 
-    def tell(self) -> None:
-        """Have the call look; on its own loop."""
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
-
     @property
     def is_waiting(self) -> bool:
-        """Whether the call could be told to lead."""
-        return self._news is not None and not self._news.done()
+        """Whether the call waits to be told something, on a loop that lives."""
+        news = self._news
+        return news is not None and not news.done() and not news.get_loop().is_closed()
+
+    def tell(self) -> None:
+        """Have the call look; on its own loop."""
+        if self._news is not None and self.is_waiting:
+            self._news.set_result(None)
 
     def end(self, result: Any = None, error: BaseException | None = None) -> None:
         """Say what came of it; in any thread."""
