@@ -30,7 +30,6 @@ from ...model import Revision
 __all__ = [
     "Document",
     "OwnHead",
-    "agent_keys",
     "ends_well",
     "join",
     "join_indented",
@@ -42,10 +41,11 @@ __all__ = [
 ]
 
 _START: Final = b'{"session_id":'
-_FIRST_KEYS: Final = (
-    (_START + b'"', b',"agent_id":'),
-    (b'{\n  "session_id": "', b',\n  "agent_id": '),  # as phi-core lays it out
+_FIRST_KEYS: Final = re.compile(
+    rb'\{\s*"session_id":\s*"[^"\\]*",\s*"agent_id":\s*("[^"\\]*")', re.ASCII
 )
+"""As they are written here, and as phi-core lays them out."""
+
 _LOOPS: Final = b'"loops":[\n'
 _BETWEEN: Final = b",\n"
 _CLOSE: Final = b"\n]}"
@@ -137,23 +137,13 @@ def names_session(head: bytes, session_id: str) -> bool:
     return head.startswith(b"%s%s," % (_START, msgspec.json.encode(session_id)))
 
 
-def agent_keys(agent_id: str) -> list[tuple[bytes, bytes, bytes]]:
-    """Return what `names_other` asks: for each layout, what the agent of a session is told by."""
-    agent = msgspec.json.encode(agent_id)
-    return [(start, key, b"%s%s," % (key, agent)) for start, key in _FIRST_KEYS]
+def names_other(prefix: bytes, agent: bytes) -> bool:
+    """Return whether a file's first bytes name another agent than `agent`, a JSON text.
 
-
-def names_other(prefix: bytes, keys: list[tuple[bytes, bytes, bytes]]) -> bool:
-    """Return whether a file names another agent than that of `keys` in its first bytes.
-
-    False when it names that one, and when its first bytes do not tell.
+    False when they name that one, and when they do not tell, as when it is written with escapes.
     """
-    for start, key, wanted in keys:
-        if prefix.startswith(start):
-            end = prefix.find(b'"', len(start)) + 1  # an id with an escaped quote tells nothing
-            told = prefix.startswith(key, end) and len(prefix) > end + len(wanted)
-            return told and not prefix.startswith(wanted, end)
-    return False
+    match = _FIRST_KEYS.match(prefix)
+    return match is not None and match[1] != agent
 
 
 def split(data: bytes) -> Document:

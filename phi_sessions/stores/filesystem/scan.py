@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
+import msgspec
+
 from ...errors import SessionIOError
 from ...ids import id_from_name
 from ...info import SessionInfo
@@ -77,7 +79,7 @@ def names_of_agent(
     What cannot be read may be this agent's, and comes first.
     """
     prefix = os.path.join(reader.path, "")
-    keys = document.agent_keys(agent_id)
+    agent = msgspec.json.encode(agent_id)
     found: list[tuple[int, str]] = []
     for name in names:
         # The file is looked at properly if its first bytes do not rule it out: most do.
@@ -85,7 +87,7 @@ def names_of_agent(
         try:
             fd = os.open(path, os.O_RDONLY | disk.SAFE)
             try:
-                if document.names_other(os.read(fd, 512), keys):
+                if document.names_other(os.read(fd, 512), agent):
                     continue
             finally:
                 os.close(fd)
