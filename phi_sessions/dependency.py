@@ -15,11 +15,16 @@ def requires(extra: str) -> Generator[None]:
     """Import a backend's driver inside this, at the top of the backend's file.
 
     Raises:
-        MissingDependencyError: It is not installed; the error names the extra that installs it.
+        MissingDependencyError: It is not installed, or not as it should be; the error names the
+            extra that installs it.
     """
     try:
         yield
-    except ImportError as error:
+    except MissingDependencyError:
+        raise
+    except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"{error.name or error} is missing: pip install 'phi-sessions[{extra}]'"
         ) from error
+    except ImportError as error:  # it is there, and too old or broken
+        raise MissingDependencyError(f"{error}: pip install -U 'phi-sessions[{extra}]'") from error

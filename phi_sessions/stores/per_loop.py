@@ -5,13 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from concurrent.futures import Future
+from typing import Final, Generic, TypeVar
 
+from .finishing import to_its_end
 from .forking import renew_in_child
 
 __all__ = ["PerLoop"]
 
 T = TypeVar("T")
+
+_GLANCE: Final = 0.1
+"""Seconds after which one who waits for another loop looks whether it is still there."""
+
+_of_parents: list[object] = []
+"""Clients of the processes that this one was forked from.
+
+They are kept, because a connection that is finalized here may say goodbye to the server, or take
+itself off the poll (epoll is shared across a fork) that the parent waits on.
+"""
 
 
 class PerLoop(Generic[T]):
@@ -27,13 +39,16 @@ class PerLoop(Generic[T]):
     ) -> None:
         self._make = make
         self._close = close
+        self._made: dict[asyncio.AbstractEventLoop, asyncio.Task[T]] = {}
         self.renew()
         renew_in_child(self)
 
     def renew(self) -> None:
         """Forget all clients: a forked child must not use its parent's connections."""
+        if self._made:
+            _of_parents.append(self._made)
         self._mutex = threading.Lock()
-        self._made: dict[asyncio.AbstractEventLoop, asyncio.Task[T]] = {}
+        self._made = {}
 
     async def get(self) -> T:
         """Return the running loop's client.
@@ -42,6 +57,10 @@ class PerLoop(Generic[T]):
         """
         loop = asyncio.get_running_loop()
         making = self._made.get(loop)
+        if making is not None and making.done():
+            if _is_made(making):
+                return making.result()
+            making = None
         if making is None:
             making = loop.create_task(self._start())
             with self._mutex:
@@ -49,12 +68,10 @@ class PerLoop(Generic[T]):
                     known: task for known, task in self._made.items() if not known.is_closed()
                 }
                 self._made[loop] = making
-        elif making.done() and not making.cancelled() and making.exception() is None:
-            return making.result()
         try:
             return await asyncio.shield(making)
         except BaseException:
-            if making.done() and (making.cancelled() or making.exception() is not None):
+            if making.done() and not _is_made(making):
                 self._forget(loop, making)
             raise
 
@@ -67,17 +84,51 @@ class PerLoop(Generic[T]):
                 del self._made[loop]
 
     async def aclose(self) -> None:
-        """Close every client whose loop still runs."""
+        """Close every client whose loop still runs, even when the call is cancelled.
+
+        One that cannot be closed is raised when the others are.
+        """
         with self._mutex:
             made, self._made = self._made, {}
+        await to_its_end(self._end_all(made))
+
+    async def _end_all(self, made: dict[asyncio.AbstractEventLoop, asyncio.Task[T]]) -> None:
         here = asyncio.get_running_loop()
-        for loop, making in made.items():
-            if loop is here:
-                await self._end(making)
-            elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._end(making), loop))
+        endings = [
+            self._end(making) if loop is here else self._end_on(loop, making)
+            for loop, making in made.items()
+        ]
+        for outcome in await asyncio.gather(*endings, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
     async def _end(self, making: asyncio.Task[T]) -> None:
         await asyncio.wait([making])
-        if not making.cancelled() and making.exception() is None:
+        if _is_made(making):
             await self._close(making.result())
+
+    async def _end_on(self, loop: asyncio.AbstractEventLoop, making: asyncio.Task[T]) -> None:
+        ended: Future[BaseException | None] = Future()
+
+        def end() -> None:
+            loop.create_task(self._end(making)).add_done_callback(tell)
+
+        def tell(ending: asyncio.Task[None]) -> None:
+            ended.set_result(None if ending.cancelled() else ending.exception())
+
+        if not loop.is_running():
+            return
+        try:
+            loop.call_soon_threadsafe(end)
+        except RuntimeError:  # it was closed meanwhile
+            return
+        # A loop that ends now may never come to it, and then its client is gone with it.
+        heard = asyncio.wrap_future(ended)
+        while not heard.done() and not loop.is_closed():
+            await asyncio.wait([heard], timeout=_GLANCE)
+        if heard.done() and (error := heard.result()) is not None:
+            raise error
+
+
+def _is_made(making: asyncio.Task[T]) -> bool:
+    return making.done() and not making.cancelled() and making.exception() is None

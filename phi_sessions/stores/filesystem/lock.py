@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures.thread  # noqa: F401 - it asks to be told of forks: not while one waits
+import concurrent.futures.thread  # noqa: F401  # pyright: ignore[reportUnusedImport]
 import errno
 import logging
 import os
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Contended", "acquire", "held", "release"]
 
 _LOCK_MODE: Final = 0o600  # who can read a lock file can hold it for ever
+# `concurrent.futures.thread` asks to be told of forks: not for the first time while one waits.
 _held: Final[set[int]] = set()
 # A fork waits while a lock file is being opened, or portalocker imported: the child would not
 # know of the one, and wait for ever for the other.
