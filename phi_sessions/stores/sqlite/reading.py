@@ -1,0 +1,187 @@
+"""Sessions out of their rows. Everything here blocks, in a transaction that the caller began."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple, TypeVar
+
+from ... import codec
+from ...codec import Origin, StoredRecord
+from ...errors import SessionCorruptError
+from ...info import SessionInfo
+from ...model import Revision
+from ...timestamp import Timestamp
+from ..base import Stored, card
+from . import statements
+from .driver import sqlite3
+from .failures import DRIVER_ERRORS, is_damage
+from .statements import check_kinds, damaged, decoded, encoded, places
+
+__all__ = ["Reader"]
+
+T = TypeVar("T")
+
+
+class _Row(NamedTuple):
+    number: int
+    session_id: bytes
+    agent_id: bytes
+    revision: bytes
+    saved_at: int
+    records: int
+    size: int
+    head: bytes
+
+
+_KINDS: Final = (int, bytes, bytes, bytes, int, int, int, bytes)
+
+
+class Reader:
+    """Reads the sessions of the database at `path`, none larger than `max_bytes`."""
+
+    def __init__(self, path: str, max_bytes: int) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+
+    def exists(self, connection: sqlite3.Connection, session_id: str) -> bool:
+        """Return whether something is stored under the id, sound or damaged."""
+        return connection.execute(statements.EXISTS, (session_id,)).fetchone() is not None
+
+    def ids(self, connection: sqlite3.Connection) -> list[str]:
+        """Return all ids, the most recently saved first."""
+        rows = connection.execute(statements.IDS)
+        return [decoded(session_id) for (session_id,) in rows]
+
+    def begin(
+        self,
+        connection: sqlite3.Connection,
+        agent_id: str | None,
+        most: int | None,
+        *,
+        batch: int,
+        read: Callable[[sqlite3.Connection, list[int]], T],
+    ) -> tuple[list[int], T]:
+        """Return the numbers of a listing's sessions, and what `read` gives for the first."""
+        numbers = self.numbers(connection, agent_id, most)
+        return numbers, read(connection, numbers[:batch])
+
+    def numbers(
+        self, connection: sqlite3.Connection, agent_id: str | None, limit: int | None
+    ) -> list[int]:
+        """Return sessions' numbers, the most recently saved first: all, or one agent's."""
+        most = -1 if limit is None else limit
+        if agent_id is None:
+            rows = connection.execute(statements.NUMBERS, (most,))
+        else:
+            rows = connection.execute(statements.NUMBERS_OF_AGENT, (encoded(agent_id), most))
+        return [number for (number,) in rows]
+
+    def session(self, connection: sqlite3.Connection, session_id: str) -> Stored | None:
+        """Return the session, checked to the last record, or None.
+
+        Raises:
+            SessionCorruptError: It is damaged.
+        """
+        try:
+            row = connection.execute(statements.BY_ID, (session_id,)).fetchone()
+            return None if row is None else self._stored(connection, _row(row))
+        except (*DRIVER_ERRORS, SessionCorruptError) as error:
+            raise self._damage(error, session_id) from error
+
+    def sessions(
+        self, connection: sqlite3.Connection, numbers: Iterable[int], enough: int
+    ) -> list[Stored | SessionCorruptError | None]:
+        """Return sessions until they hold `enough` bytes: None for each that is gone."""
+        found: list[Stored | SessionCorruptError | None] = []
+        for number in numbers:
+            try:
+                row = self._row(connection, number)
+                found.append(None if row is None else self._stored(connection, row))
+            except (*DRIVER_ERRORS, SessionCorruptError) as error:
+                found.append(self._damage(error))
+                continue
+            enough -= 0 if row is None else row.size
+            if enough <= 0:
+                break
+        return found
+
+    def cards(
+        self, connection: sqlite3.Connection, numbers: Iterable[int]
+    ) -> list[SessionInfo | SessionCorruptError | None]:
+        """Return the sessions' cards, None for each that is gone."""
+        found: list[SessionInfo | SessionCorruptError | None] = []
+        for number in numbers:
+            try:
+                row = self._row(connection, number)
+                found.append(None if row is None else self._card(row))
+            except (*DRIVER_ERRORS, SessionCorruptError) as error:
+                found.append(self._damage(error))
+        return found
+
+    def _row(self, connection: sqlite3.Connection, number: int) -> _Row | None:
+        row = connection.execute(statements.BY_NUMBER, (number,)).fetchone()
+        return None if row is None else _row(row)
+
+    def _card(self, row: _Row) -> SessionInfo:
+        try:
+            header = codec.decode_card(row.head)
+            if encoded(header.session_id) != row.session_id:
+                raise damaged(f"the head is of session {header.session_id!r}")
+        except SessionCorruptError as error:
+            error.session_id = decoded(row.session_id)
+            raise
+        saved_at = Timestamp.from_nanoseconds(row.saved_at)
+        return card(header, Revision(decoded(row.revision)), saved_at, row.size)
+
+    def _stored(self, connection: sqlite3.Connection, row: _Row) -> Stored:
+        try:
+            if row.size > self._max_bytes:
+                raise damaged(f"{row.size:,} bytes, max_bytes is {self._max_bytes:,}")
+            header = codec.decode_head(row.head)
+            if encoded(header.session_id) != row.session_id:
+                raise damaged(f"the head is of session {header.session_id!r}")
+            if encoded(header.agent_id) != row.agent_id:
+                raise damaged(f"the head is of agent {header.agent_id!r}")
+            records = self._records(connection, row)
+        except SessionCorruptError as error:
+            error.session_id = decoded(row.session_id)
+            raise
+        return Stored(header, Origin(Revision(decoded(row.revision)), row.head, records))
+
+    def _records(self, connection: sqlite3.Connection, row: _Row) -> list[StoredRecord]:
+        records: list[StoredRecord] = []
+        size = len(row.head)
+        for name, text in connection.execute(statements.RECORDS, places(row.number)):
+            check_kinds((name, text), (bytes, bytes))
+            loop_id = codec.check_record(text)
+            if encoded(loop_id) != name:
+                raise damaged(f"loop record {loop_id!r} is stored under another name")
+            records.append(StoredRecord(loop_id, text))
+            size += len(text)
+        if (len(records), size) != (row.records, row.size):
+            raise damaged(
+                f"{len(records)} loop records and {size:,} bytes, where there should be"
+                f" {row.records} and {row.size:,}"
+            )
+        return records
+
+    def _damage(self, error: Exception, session_id: str | None = None) -> SessionCorruptError:
+        """Return the error of one session; what concerns more than that is raised."""
+        if isinstance(error, SessionCorruptError):
+            reason, session_id = error.reason, error.session_id or session_id
+        elif is_damage(error):
+            reason = str(error)
+        else:
+            raise error
+        where = "a session" if session_id is None else f"session {session_id!r}"
+        return SessionCorruptError(
+            f"{self._path}: {where} is damaged: {reason}",
+            session_id=session_id,
+            path=self._path,
+            reason=reason,
+        )
+
+
+def _row(row: tuple[Any, ...]) -> _Row:
+    check_kinds(row, _KINDS)
+    return _Row(*row)

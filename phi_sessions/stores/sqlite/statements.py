@@ -1,0 +1,109 @@
+"""All that is said to SQLite about sessions. Values are bound, never written into a statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ...errors import SessionCorruptError
+
+__all__ = [
+    "ADD",
+    "ADD_RECORD",
+    "BY_ID",
+    "BY_NUMBER",
+    "CHANGE",
+    "CHANGE_RECORD",
+    "EXISTS",
+    "FIND",
+    "FIND_RECORD",
+    "HEAD",
+    "IDS",
+    "NUMBERS",
+    "NUMBERS_OF_AGENT",
+    "RECORDS",
+    "REMOVE",
+    "REMOVE_RECORDS",
+    "REPLACE",
+    "check_kinds",
+    "damaged",
+    "decoded",
+    "encoded",
+    "places",
+]
+
+_SESSION: Final = (
+    "SELECT number, session_id, agent_id, revision, saved_at, records, size, head FROM sessions"
+)
+
+# Looking
+
+EXISTS: Final = "SELECT 1 FROM sessions WHERE session_id = ?"
+IDS: Final = "SELECT session_id FROM sessions ORDER BY turn DESC"
+NUMBERS: Final = "SELECT number FROM sessions ORDER BY turn DESC LIMIT ?"
+NUMBERS_OF_AGENT: Final = (
+    "SELECT number FROM sessions WHERE agent_id = CAST(? AS TEXT) ORDER BY turn DESC LIMIT ?"
+)
+BY_ID: Final = f"{_SESSION} WHERE session_id = ?"
+BY_NUMBER: Final = f"{_SESSION} WHERE number = ?"
+RECORDS: Final = "SELECT loop_id, text FROM records WHERE place BETWEEN ? AND ? ORDER BY place"
+
+# Changing
+
+FIND: Final = "SELECT number, revision, records, size FROM sessions WHERE session_id = ?"
+HEAD: Final = "SELECT head FROM sessions WHERE number = ?"
+FIND_RECORD: Final = (
+    "SELECT place, length(CAST(text AS BLOB)) FROM records"
+    " WHERE session = ? AND loop_id = CAST(? AS TEXT) ORDER BY place DESC LIMIT 1"
+)
+ADD: Final = (
+    "INSERT INTO sessions (session_id, agent_id, revision, saved_at, turn, records, size, head)"
+    " VALUES (?, CAST(? AS TEXT), ?, ?, (SELECT ifnull(max(turn), 0) + 1 FROM sessions), ?, ?,"
+    " CAST(? AS TEXT))"
+)
+CHANGE: Final = (
+    "UPDATE sessions SET revision = ?, saved_at = ?,"
+    " turn = (SELECT max(turn) + 1 FROM sessions), records = ?, size = ? WHERE number = ?"
+)
+REPLACE: Final = (
+    "UPDATE sessions SET agent_id = CAST(? AS TEXT), head = CAST(? AS TEXT), revision = ?,"
+    " saved_at = ?, turn = (SELECT max(turn) + 1 FROM sessions), records = ?, size = ?"
+    " WHERE number = ?"
+)
+REMOVE: Final = "DELETE FROM sessions WHERE number = ?"
+ADD_RECORD: Final = (
+    "INSERT INTO records (place, session, loop_id, text)"
+    " VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT))"
+)
+CHANGE_RECORD: Final = "UPDATE records SET text = CAST(? AS TEXT) WHERE place = ?"
+REMOVE_RECORDS: Final = "DELETE FROM records WHERE place BETWEEN ? AND ?"
+
+
+def encoded(name: str) -> bytes:
+    """Return `name` as it is bound, even if it holds what UTF-8 has no place for."""
+    return name.encode("utf-8", "surrogatepass")
+
+
+def decoded(name: bytes) -> str:
+    """Return an id or a revision, which are always UTF-8 unless they are damaged."""
+    return name.decode("utf-8", "replace")
+
+
+def check_kinds(row: Sequence[Any], kinds: tuple[type, ...]) -> None:
+    """Make sure that a row holds what was put in it, as far as types tell.
+
+    Raises:
+        SessionCorruptError: It does not.
+    """
+    if tuple(map(type, row)) != kinds:
+        raise damaged("a row holds what was never put there")
+
+
+def damaged(reason: str) -> SessionCorruptError:
+    """Return the error that says what is wrong; whose it is stands with whoever knows."""
+    return SessionCorruptError(reason, reason=reason)
+
+
+def places(number: int) -> tuple[int, int]:
+    """Return the first and the last place that the session's records may have."""
+    return number << 32, (number << 32) + 2**32 - 1
