@@ -1,0 +1,128 @@
+"""Which statement a save, an append or a deletion is."""
+
+from __future__ import annotations
+
+from ... import codec
+from ...codec import Parcel, StoredRecord
+from ...errors import SessionConflictError
+from ...model import Revision
+from ...store import Expect, Expectation
+from ..base import Outcome, new_revision, not_found, require
+from .attempts import Attempts, Change, Patience
+from .rows import as_bytes, as_columns
+from .statements import Statements
+
+__all__ = ["Changes"]
+
+
+class Changes:
+    """Changes sessions, each by one statement."""
+
+    def __init__(self, attempts: Attempts, statements: Statements) -> None:
+        self._attempts = attempts
+        self._statements = statements
+
+    async def save(
+        self, parcel: Parcel, expect: Expectation, outcome: Outcome, patience: Patience
+    ) -> None:
+        """Store a parcel: what changed of it, where that is known, else all.
+
+        Raises:
+            As `Attempts.make`.
+        """
+        origin = parcel.origin
+        if origin is not None and expect in (origin.revision, Expect.ANYTHING):
+            changes = codec.changes(parcel)
+            try:
+                if changes is not None:
+                    head, records = changes
+                    agent_id = None if head is None else as_bytes(parcel.agent_id)
+                    expected = origin.revision
+                    args = (agent_id, head)
+                    await self._put(parcel.session_id, expected, args, records, outcome, patience)
+                    return
+            except SessionConflictError:
+                if expect is not Expect.ANYTHING:
+                    raise
+        await self._replace(parcel, expect, outcome, patience)
+
+    async def append(
+        self,
+        session_id: str,
+        records: list[StoredRecord],
+        expect: Expectation,
+        outcome: Outcome,
+        patience: Patience,
+    ) -> None:
+        """Add records, or put them in the place of those with their `loop_id`.
+
+        Raises:
+            SessionNotFoundError: There is no session.
+            As `Attempts.make`.
+        """
+        await self._put(session_id, expect, (None, None), records, outcome, patience)
+
+    async def delete(self, session_id: str, expect: Expectation, patience: Patience) -> bool:
+        """Remove a session; False if there is none.
+
+        Raises:
+            As `Attempts.make`.
+        """
+        return await self._attempts.make(
+            Change(
+                self._statements.delete,
+                session_id,
+                expect,
+                revision=None,
+                known=_known(expect),
+                makes=False,
+                args=(expect is Expect.ABSENT,),
+            ),
+            patience,
+        )
+
+    async def _replace(
+        self, parcel: Parcel, expect: Expectation, outcome: Outcome, patience: Patience
+    ) -> None:
+        revision, head = new_revision(), parcel.head
+        size = len(head) + sum(len(record.text) for record in parcel.records)
+        name, columns = as_bytes(revision), as_columns(parcel.records)
+        change = Change(
+            self._statements.replace,
+            parcel.session_id,
+            expect,
+            revision,
+            known=_known(expect) or (parcel.origin.revision if parcel.origin else None),
+            makes=True,
+            args=(name, *columns, expect is Expect.ABSENT, as_bytes(parcel.agent_id), head, size),
+        )
+        await self._attempts.make(change, patience)
+        outcome.revision = revision
+
+    async def _put(
+        self,
+        session_id: str,
+        expect: Expectation,
+        args: tuple[bytes | None, bytes | None],
+        records: list[StoredRecord],
+        outcome: Outcome,
+        patience: Patience,
+    ) -> None:
+        revision = new_revision()
+        change = Change(
+            self._statements.put,
+            session_id,
+            expect,
+            revision,
+            known=_known(expect),
+            makes=False,
+            args=(as_bytes(revision), *as_columns(records), *args),
+        )
+        if not await self._attempts.make(change, patience):
+            require(expect, None, session_id)
+            raise not_found(session_id)
+        outcome.revision = revision
+
+
+def _known(expect: Expectation) -> Revision | None:
+    return None if isinstance(expect, Expect) else expect
