@@ -25,7 +25,7 @@ from typing import Any
 from aiofiles.os import wrap
 
 from phi_sessions import FileSystemSessionStore, Session
-from phi_sessions.stores.filesystem.lock import acquire, release
+from phi_sessions.stores.flock import acquire, release
 
 from .data import SIZES, TURN_BYTES, agent_of, make_record, make_session
 from .floors import NaiveSave, RawSave, empty_hop, raw_read

@@ -14,7 +14,7 @@ import pytest
 _CHILD = """
 import asyncio, json, sys, time
 from phi_sessions import *
-from phi_sessions.stores.filesystem.lock import _portalocker
+from phi_sessions.stores.flock import _portalocker
 
 async def main(dir):
     seen = []

@@ -10,7 +10,7 @@ import pytest
 from lock_holders import holding, is_locked, needs_flock_program, python_lockf
 
 from phi_sessions import FileSystemSessionStore, Session
-from phi_sessions.stores.filesystem.lock import acquire, release
+from phi_sessions.stores.flock import acquire, release
 
 _SAVE = """
 import sys

@@ -9,7 +9,7 @@
 - `tail`: what an append writes.  `tailfile`: where it writes it.
 - `scan`: listings.  `retry`: when to try again.
 - `document`: the layout of a file.  `layout`: the names of the files.
-- `publish`: replacing a file.  `lock`: the sidecar.  `disk`: what differs between systems.
+- `publish`: replacing a file.  `disk`: what differs between systems.
 """
 
 from .check import Finding, FindingKind

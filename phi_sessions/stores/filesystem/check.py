@@ -15,11 +15,11 @@ import msgspec
 from ...errors import SessionCorruptError, SessionIOError
 from ...ids import id_from_name
 from ...store import Expect
+from ..flock import acquire, release
 from . import disk, tailfile
 from .directory import SessionDirectory
 from .flush import alone
 from .layout import SUFFIX, TAIL, Paths, id_from_temporary, is_aside
-from .lock import acquire, release
 from .reader import Bond, Unsettled, translate
 
 __all__ = [

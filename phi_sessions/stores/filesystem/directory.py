@@ -15,11 +15,11 @@ from ...errors import SessionEncodeError, SessionError
 from ...model import Revision
 from ...store import Expect, Expectation
 from ..base import Outcome, new_revision, not_found, require
+from ..flock import acquire, held
 from . import disk, document, tailfile
 from .flush import Writing
 from .known import Known, KnownStates
 from .layout import Paths
-from .lock import acquire, held
 from .publish import NotDurable, publish, withdraw
 from .reader import Bond, SessionReader, Stamp, State, Unsettled, translating
 from .tail import step_line

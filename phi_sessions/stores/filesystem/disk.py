@@ -14,6 +14,8 @@ import time
 from contextlib import suppress
 from typing import Final
 
+from ..regular import SAFE, close_quietly, open_regular
+
 __all__ = [
     "SAFE",
     "begin_writing",
@@ -33,32 +35,9 @@ __all__ = [
     "write_whole",
 ]
 
-# A symbolic link would lead to another tenant's data, and opening a FIFO would wait for ever.
-SAFE: Final = (
-    getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-)
-"""Flags for every `os.open` here."""
-
 _log = logging.getLogger(__name__)
 _REPLACE_ATTEMPTS: Final = 100
 _REPLACE_PAUSE: Final = 0.01
-
-
-def open_regular(path: str, flags: int, mode: int = 0o600) -> tuple[int, os.stat_result]:
-    """Open a regular file and return its descriptor and status.
-
-    Raises:
-        OSError: It cannot be opened, or is a link, directory, FIFO, socket or device.
-    """
-    fd = os.open(path, flags | SAFE, mode)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
-    except BaseException:
-        close_quietly(fd)
-        raise
-    return fd, status
 
 
 def exists(path: str) -> bool:
@@ -81,14 +60,6 @@ def status_of(fd: int) -> os.stat_result | None:
     except OSError as error:
         _log.info("descriptor %d: %s", fd, error)
         return None
-
-
-def close_quietly(fd: int) -> None:
-    """Close a descriptor that nothing was written through: a failure changes no outcome."""
-    try:
-        os.close(fd)
-    except OSError as error:
-        _log.warning("could not close descriptor %d: %s", fd, error)
 
 
 def read_whole(fd: int, size: int) -> bytes:

@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from ...errors import SessionLockedError
-from .lock import Contended
+from ..flock import Contended
 from .reader import Stamp, Unsettled
 
 __all__ = ["Retry", "TryAgain"]

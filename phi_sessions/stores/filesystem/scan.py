@@ -17,9 +17,9 @@ import msgspec
 from ...errors import SessionIOError
 from ...ids import id_from_name
 from ...info import SessionInfo
+from ..flock import Contended, acquire, release
 from . import disk, document
 from .layout import LOCK, SUFFIX, TAIL, TEMPORARY, Paths, id_from_temporary
-from .lock import Contended, acquire, release
 from .reader import SessionReader, Unsettled, translate
 
 __all__ = ["ids_newest_first", "names_of_agent", "names_of_all", "read_cards"]

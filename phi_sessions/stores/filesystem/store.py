@@ -23,15 +23,15 @@ from ...model import Session
 from ...promise import Promise
 from ...store import Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, pack, unpack
+from ..flock import Contended
+from ..grip import Grip
 from ..turnstile import Turnstile
 from ..workers import Workers
-from . import check, scan
+from . import check, leasing, scan
 from .check import Finding
 from .committer import Committer
 from .directory import SessionDirectory
 from .flush import Writing
-from .leasing import Grip, holder_of
-from .lock import Contended
 from .retry import Retry, TryAgain
 
 __all__ = ["DEFAULT_MAX_BYTES", "FileSystemSessionStore"]
@@ -208,13 +208,13 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         retry = Retry(lease.session_id, timeout=patience, interval=self._lock_interval)
         while True:
             try:
-                return await self._workers.run(grip.take, self._directory.path, lease)
+                return await self._workers.run(leasing.take, grip, self._directory.path, lease)
             except Contended as reason:
                 try:
                     pause = retry.pause(reason)
                 except SessionLockedError as error:
                     error.holder = await self._workers.run(
-                        holder_of, self._directory.path, lease.session_id
+                        leasing.holder_of, self._directory.path, lease.session_id
                     )
                     raise
             await asyncio.sleep(pause)

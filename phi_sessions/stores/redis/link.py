@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from ...dependency import requires
@@ -23,6 +24,7 @@ Client = Redis | RedisCluster
 
 _RAW: Final = {"NEVER_DECODE": True}
 """Answers are bytes, also from a client that decodes its own."""
+_PAUSES: Final = (0.0, 0.002, 0.01, 0.05)
 
 
 class AnswerLostError(Exception):
@@ -130,6 +132,8 @@ class Link:
         return answer, synced
 
     async def _send(self, send: Callable[[], Awaitable[Any]], seconds: float) -> Any:
+        if self.is_cluster:
+            send = partial(_stubbornly, send)
         is_out = False
         try:
             async with asyncio.timeout(seconds):
@@ -142,7 +146,6 @@ class Link:
         except AttributeError as error:
             if not self.is_cluster:
                 raise
-            # Finding the nodes anew closes connections that other tasks have just been given.
             raise AnswerLostError from LostConnectionError(str(error))
         except DRIVER_ERRORS as error:
             if not is_out:
@@ -170,6 +173,20 @@ class Link:
                 f" appendonly yes: {error}"
             ) from error
         self._can_sync = True
+
+
+async def _stubbornly(send: Callable[[], Awaitable[Any]]) -> Any:
+    """Send to a cluster.
+
+    When its client has looked for the nodes anew, it closes connections that other tasks have
+    just been given, and their commands fail with what is no error of the driver's.
+    """
+    for pause in _PAUSES:
+        try:
+            return await send()
+        except AttributeError:
+            await asyncio.sleep(pause)
+    return await send()
 
 
 def address_of(client: Any) -> str:

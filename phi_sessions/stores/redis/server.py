@@ -201,9 +201,7 @@ class Server:
             try:
                 return await request()
             except AnswerLostError as lost:
-                if link.tries_again and not link.is_cluster:
-                    raise
-                if not isinstance(lost.__cause__, LostConnectionError):
+                if link.tries_again or not isinstance(lost.__cause__, LostConnectionError):
                     raise
                 # The connection had been closed, as when the server was restarted meanwhile.
                 return await request()

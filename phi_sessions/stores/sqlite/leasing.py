@@ -1,80 +1,44 @@
 """Leases: a file for each session, locked for as long as its holder lives. Everything here blocks.
 
 A row could not tell whether its holder is alive. The kernel can: it unlocks the file when the
-holder dies. The file is never removed, and what it says counts only while it is locked.
+holder dies.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from typing import Final
-
-import msgspec
+from functools import partial
 
 from ...lease import Lease
-from ...record import dec_hook, enc_hook
-from . import flock, place
+from .. import flock, grip
+from ..grip import Grip
+from . import place
 from .failures import Contended
 
-__all__ = ["Grip", "holder_of"]
-
-_MOST: Final = 65536
+__all__ = ["holder_of", "take"]
 
 
-class Grip:
-    """Where a taken lease is kept, even if its caller is gone by then."""
+def take(held: Grip, database: str, lease: Lease) -> None:
+    """Take the lease; the directory is made if need be.
 
-    __slots__ = ("_fd",)
-
-    def __init__(self) -> None:
-        self._fd: int | None = None
-
-    @property
-    def is_firm(self) -> bool:
-        """Whether the lease is held."""
-        return self._fd is not None
-
-    def take(self, database: str, lease: Lease) -> None:
-        """Take the lease; the directory is made if need be.
-
-        Raises:
-            Contended: Another holds it.
-            SessionIOError: It cannot be taken.
-        """
-        try:
-            path = _path(database, lease.session_id)
-            try:
-                fd = flock.acquire(path)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-                fd = flock.acquire(path)
-            try:
-                os.ftruncate(fd, 0)
-                os.write(fd, msgspec.json.encode(lease, enc_hook=enc_hook))
-            except BaseException:
-                flock.release(fd)
-                raise
-        except flock.Held as error:
-            raise Contended from error
-        except OSError as error:
-            raise place.io_error(error) from error
-        self._fd = fd
-
-    def let_go(self) -> None:
-        """Give the lease back."""
-        if self._fd is not None:
-            flock.release(self._fd)
-            self._fd = None
+    Raises:
+        Contended: Another holds it.
+        SessionIOError: It cannot be taken.
+    """
+    try:
+        path = _path(database, lease.session_id)
+        make = partial(os.makedirs, os.path.dirname(path), mode=0o700, exist_ok=True)
+        held.take(path, lease, make)
+    except flock.Contended as error:
+        raise Contended from error
+    except OSError as error:
+        raise place.io_error(error) from error
 
 
 def holder_of(database: str, session_id: str) -> Lease | None:
-    """Return what the holder wrote, or None if it has not got round to it."""
-    try:
-        with open(_path(database, session_id), "rb") as file:
-            return msgspec.json.decode(file.read(_MOST), type=Lease, dec_hook=dec_hook)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return None  # whoever asks is told that it is held, if not by whom
+    """Return what the holder of a lease says, or None if that is not known."""
+    return grip.holder_of(_path(database, session_id))
 
 
 def _path(database: str, session_id: str) -> str:

@@ -25,14 +25,15 @@ from ...model import Revision, Session
 from ...promise import Promise
 from ...store import Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, pack, unpack
+from ..grip import Grip
 from ..turnstile import Turn, Turnstile
 from ..workers import Workers
+from . import leasing
 from .committer import Committer
 from .database import Database
 from .driver import sqlite3
 from .failures import Contended
 from .job import Job
-from .leasing import Grip, holder_of
 from .patience import Patience
 from .reading import Reader
 from .schema import Absent
@@ -178,12 +179,14 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
         patience = Patience(timeout, lease.session_id)
         while True:
             try:
-                return await self._workers.run(grip.take, self._where, lease)
+                return await self._workers.run(leasing.take, grip, self._where, lease)
             except Contended:
                 try:
                     pause = patience.pause()
                 except SessionLockedError as error:
-                    error.holder = await self._workers.run(holder_of, self._where, lease.session_id)
+                    error.holder = await self._workers.run(
+                        leasing.holder_of, self._where, lease.session_id
+                    )
                     raise
             await asyncio.sleep(pause)
 

@@ -1,4 +1,7 @@
-"""The lock that this package and phi-core share: flock(2), exclusive, on a sidecar."""
+"""A lock that the kernel gives back when its holder dies: flock(2), exclusive, on its own file.
+
+It knows nothing of what is locked. Everything here blocks, but for no longer than opening a file.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from . import disk
+from .regular import close_quietly, open_regular
 
 if TYPE_CHECKING:
     from portalocker import LockFlags
@@ -43,7 +46,7 @@ def acquire(path: str) -> int:
     """
     api = _portalocker()
     with _forking:
-        fd, _ = disk.open_regular(path, os.O_RDWR | os.O_CREAT, _LOCK_MODE)
+        fd, _ = open_regular(path, os.O_RDWR | os.O_CREAT, _LOCK_MODE)
         _held.add(fd)
     try:
         api.locker.lock(fd, api.flags)
@@ -84,7 +87,7 @@ def held(fd: int) -> Generator[None]:
 
 def _drop(fd: int) -> None:
     _held.discard(fd)
-    disk.close_quietly(fd)
+    close_quietly(fd)
 
 
 class _Portalocker(NamedTuple):
@@ -119,7 +122,7 @@ def _let_go() -> None:
     _forking.release()
     # A forked child shares its parent's locks, and would keep them if the parent were killed.
     while _held:
-        disk.close_quietly(_held.pop())
+        close_quietly(_held.pop())
 
 
 if hasattr(os, "register_at_fork"):
