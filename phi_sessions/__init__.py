@@ -1,5 +1,6 @@
 """The session store that asyncio agents can trust."""
 
+from .copying import CopyFailure, CopyOutcome, CopyProgress, CopySummary, copy_sessions
 from .errors import (
     InvalidSessionIdError,
     MissingDependencyError,
@@ -44,6 +45,7 @@ from .model import (
     TurnTrigger,
     Usage,
 )
+from .opening import open_store
 from .promise import Promise
 from .store import Expect, Expectation, SessionStore
 from .stores.filesystem import FileSystemSessionStore, Finding, FindingKind
@@ -64,6 +66,10 @@ __all__ = [
     "CompactionBlock",
     "ContinuationKind",
     "ContinuationTag",
+    "CopyFailure",
+    "CopyOutcome",
+    "CopyProgress",
+    "CopySummary",
     "Expect",
     "Expectation",
     "ExplicitFormation",
@@ -108,9 +114,11 @@ __all__ = [
     "TurnRange",
     "TurnTrigger",
     "Usage",
+    "copy_sessions",
     "delete_session",
     "list_session_ids",
     "load_session",
     "load_sessions_for_agent",
+    "open_store",
     "save_session",
 ]

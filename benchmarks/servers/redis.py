@@ -193,7 +193,7 @@ class RedisCluster:
     """
 
     def __init__(self, program: str | None = None) -> None:
-        settings = {"cluster-enabled": "yes", "cluster-node-timeout": "5000"}
+        settings = {"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
         self.nodes = [RedisServer(program, settings=settings) for _ in range(3)]
 
     def __enter__(self) -> Self:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from example_runner import EXAMPLES, run_example
@@ -85,3 +87,33 @@ def test_an_example_uses_public_names_only(path: Path) -> None:
 def test_the_shipped_session_is_laid_out_as_phi_core_writes_it() -> None:
     text = (EXAMPLES / "data" / "session.json").read_text(encoding="utf-8")
     assert text == json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+
+
+def test_four_processes_share_one_sqlite_file() -> None:
+    assert run_example("store_sqlite.py") == [
+        "added    4 processes: 100 of 100 additions kept",
+        "listed   the newest by counter: 100 additions",
+        "deleted  it is there: False",
+    ]
+
+
+async def test_workers_share_a_postgres_database(postgres_url: str) -> None:
+    assert await asyncio.to_thread(run_example, "store_postgres.py", postgres_url) == [
+        "noted    8 workers: 80 of 80 notes kept",
+        "reports  1 worker has the session, 7 are turned away by the one who has it",
+    ]
+
+
+def test_idle_chats_vanish_from_redis(shared_redis: Any) -> None:
+    assert run_example("store_redis.py", shared_redis.url) == [
+        "chatted  20 visitors, 3 questions each: 60 answers kept",
+        "idle     10 chats are there, the others have vanished",
+    ]
+
+
+def test_a_directory_is_archived_in_object_storage(s3_url: str) -> None:
+    assert run_example("store_s3.py", s3_url) == [
+        "archived  copied 12, replaced 0, equal 0",
+        "again     copied 1, replaced 1, equal 11",
+        "listed    in the order of the directory: True",
+    ]

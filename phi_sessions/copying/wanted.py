@@ -1,0 +1,85 @@
+"""Which sessions are to be copied, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from datetime import datetime
+
+from ..errors import SessionError
+from ..info import Selection, SessionInfo
+from ..model import Revision, Session
+from ..store import OnError, SessionStore
+
+__all__ = ["Wanted"]
+
+
+class Wanted:
+    """Which sessions were asked for."""
+
+    def __init__(
+        self,
+        source: SessionStore,
+        agent_id: str | None,
+        active_after: datetime | None,
+        where: Callable[[SessionInfo], bool] | None,
+        on_error: OnError,
+    ) -> None:
+        self._source = source
+        self._agent_id = agent_id
+        self._active_after = active_after
+        self._selection = Selection(agent_id, active_after)
+        self._where = where
+        self._on_error: OnError = on_error
+
+    async def ids(self, only: set[str] | None) -> tuple[list[str], list[str]]:
+        """Return the ids to copy, the oldest first, and those of `only` that there are not."""
+        found = (await self._source.list_ids())[::-1]
+        missing: list[str] = []
+        if only is not None:
+            missing = sorted(only.difference(found))
+            found = [session_id for session_id in found if session_id in only]
+        if self._agent_id is None and self._active_after is None and self._where is None:
+            return found, missing
+        return await self._taken(found), missing
+
+    async def _taken(self, found: list[str]) -> list[str]:
+        # Among the cards of all sessions, the damaged ones are those that are missing.
+        skip = self._on_error == "skip"
+        cards = self._source.infos(
+            agent_id=None if skip else self._agent_id,
+            active_after=None if skip else self._active_after,
+            on_error=self._on_error,
+        )
+        takes: dict[str, bool] = {}
+        try:
+            async for card in cards:
+                takes[card.session_id] = self._takes(card)
+        finally:
+            if isinstance(cards, AsyncGenerator):  # `where` may have raised
+                await cards.aclose()
+        if skip:
+            for session_id in found:
+                if session_id not in takes:
+                    takes[session_id] = await self._may_take(session_id)
+        return [session_id for session_id in found if takes.get(session_id)]
+
+    def _takes(self, card: SessionInfo) -> bool:
+        return self._selection.takes(card) and (self._where is None or self._where(card))
+
+    async def _may_take(self, session_id: str) -> bool:
+        try:
+            session = await self._source.find(session_id)
+        except SessionError:
+            return True  # to be met again, and reported, when it is copied
+        return session is not None and self._takes(_card(session))
+
+
+def _card(session: Session) -> SessionInfo:
+    return SessionInfo(
+        session_id=session.session_id,
+        agent_id=session.agent_id,
+        created_at=session.created_at,
+        last_active_at=session.last_active_at,
+        metadata=session.metadata,
+        revision=session.revision or Revision(""),
+    )

@@ -1,0 +1,397 @@
+"""`open_store` makes the store that a URL names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phi_sessions import (
+    FileSystemSessionStore,
+    MemorySessionStore,
+    MissingDependencyError,
+    Session,
+    SessionStore,
+    open_store,
+)
+from phi_sessions.opening import directory_of
+
+BUILT_IN = [
+    "az",
+    "file",
+    "gs",
+    "memory",
+    "postgres",
+    "postgresql",
+    "redis",
+    "rediss",
+    "s3",
+    "sqlite",
+]
+PASSWORD = "hunter2"
+
+
+def option(store: SessionStore, name: str) -> Any:
+    """Return an option of a file store, wherever it keeps it."""
+    for thing in (store, store._directory):  # type: ignore[attr-defined]
+        for known in (name, f"_{name}"):
+            if hasattr(thing, known):
+                return getattr(thing, known)
+    raise AssertionError(name)
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and all that it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+# Directories --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "directory"),
+    [
+        ("file:sessions", "sessions"),
+        ("file:./a/b", "./a/b"),
+        ("file:../a", "../a"),
+        ("file:.", "."),
+        ("file:/var/sessions", "/var/sessions"),
+        ("file:///var/sessions", "/var/sessions"),
+        ("file://localhost/var/sessions", "/var/sessions"),
+        ("FILE:sessions", "sessions"),
+        ("file:with%20space", "with space"),
+        ("file:with space", "with space"),
+        ("file:gr%C3%B6%C3%9Fe", "größe"),
+        ("file:größe", "größe"),
+        ("file:what%3F", "what?"),
+        ("file:100%25", "100%"),
+        ("file:100%", "100%"),
+        ("file:a#b", "a#b"),
+        ("file:a+b", "a+b"),
+        ("file:a:b", "a:b"),
+        ("file:~/sessions", "~/sessions"),
+        ("file:raw%FFbyte", os.fsdecode(b"raw\xffbyte")),
+    ],
+)
+def test_a_file_url_names_a_directory(url: str, directory: str) -> None:
+    store = open_store(url)
+    assert type(store) is FileSystemSessionStore
+    assert store.dir == Path(directory)
+
+
+def test_a_path_becomes_a_url_and_a_path_again(tmp_path: Path) -> None:
+    path = tmp_path / "a b" / "ö?#%20&=+;:@" / os.fsdecode(b"\xff")
+    store = open_store(path.as_uri())
+    assert isinstance(store, FileSystemSessionStore)
+    assert store.dir == path
+
+
+@pytest.mark.parametrize(
+    ("path", "directory"),
+    [
+        ("///C:/sessions", "C:/sessions"),
+        ("/C:/sessions", "C:/sessions"),
+        ("C:/sessions", "C:/sessions"),
+        ("C:\\sessions", "C:\\sessions"),
+        ("//C:/sessions", "C:/sessions"),
+        ("///C:", "C:"),
+        ("///c%3A/a%20b", "c:/a b"),
+        ("//server/share/sessions", "//server/share/sessions"),
+        ("////server/share", "//server/share"),
+        ("//localhost/C:/sessions", "C:/sessions"),
+        ("sessions", "sessions"),
+        ("/sessions", "/sessions"),
+        ("/CC:/sessions", "/CC:/sessions"),
+    ],
+)
+def test_on_windows_a_file_url_may_name_a_drive_or_a_host(path: str, directory: str) -> None:
+    assert directory_of(path, windows=True) == directory
+
+
+def test_elsewhere_a_drive_is_a_name_like_any_other() -> None:
+    assert directory_of("///C:/sessions", windows=False) == "/C:/sessions"
+
+
+@pytest.mark.parametrize("url", ["file:", "file://", "file:?fsync=false", "file://localhost"])
+def test_a_file_url_that_names_no_directory_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"names no directory: write file:NAME"):
+        open_store(url)
+
+
+def test_a_name_with_a_nul_is_refused() -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        open_store("file:a%00b")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a host is a part of a directory's name")
+def test_two_slashes_before_a_relative_directory_are_explained() -> None:
+    with pytest.raises(ValueError, match=r"write file:NAME for a relative directory"):
+        open_store("file://sessions")
+
+
+async def test_nothing_is_made_before_the_first_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_store("file:outer/sessions") as store:
+        assert list(tmp_path.iterdir()) == []
+        await store.save(Session("s-1", "a"))
+    assert [each.name for each in tmp_path.glob("outer/sessions/*.json")] == ["s-1.json"]
+
+
+# Options ------------------------------------------------------------------------------------------
+
+
+def test_options_are_the_keywords_of_the_class() -> None:
+    store = open_store("file:sessions", lock_timeout=1.5, indent=2)
+    assert (option(store, "lock_timeout"), option(store, "indent")) == (1.5, 2)
+    with pytest.raises(TypeError, match="colour"):
+        open_store("file:sessions", colour="red")
+    with pytest.raises(TypeError, match="colour"):
+        open_store("memory:", colour="red")
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "value"),
+    [
+        ("lock_timeout=2", "lock_timeout", 2.0),
+        ("lock_timeout=0.25", "lock_timeout", 0.25),
+        ("fsync=false", "fsync", False),
+        ("fsync=0", "fsync", False),
+        ("fsync=True", "fsync", True),
+        ("indent=2", "indent", 2),
+        ("indent=null", "indent", None),
+        ("mode=640", "mode", 0o640),
+        ("mode=0640", "mode", 0o640),
+        ("mode=0o640", "mode", 0o640),
+        ("max_bytes=1000&tails=false", "max_bytes", 1000),
+        ("lock%5Ftimeout=3", "lock_timeout", 3.0),
+    ],
+)
+def test_options_in_a_file_url_are_read_as_the_class_declares_them(
+    query: str, name: str, value: object
+) -> None:
+    store = open_store(f"file:sessions?{query}")
+    assert isinstance(store, FileSystemSessionStore)
+    assert store.dir == Path("sessions")
+    found = option(store, name)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("colour=red", r"no option 'colour', but lock_timeout, .*fsync.*%3F"),
+        ("dir=elsewhere", "no option 'dir'"),
+        ("lock_timeout=soon", "'lock_timeout' cannot be 'soon'"),
+        ("lock_timeout", "'lock_timeout' cannot be ''"),
+        ("fsync=maybe", "'fsync' cannot be 'maybe'"),
+        ("mode=rw", "'mode' cannot be 'rw'"),
+        ("mode=0888", "'mode' cannot be '0888'"),
+        ("indent=1&indent=2", "'indent' is given twice"),
+    ],
+)
+def test_options_that_a_file_url_cannot_have_are_refused(query: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        open_store(f"file:sessions?{query}")
+
+
+def test_an_option_is_given_in_the_url_or_beside_it_but_not_twice() -> None:
+    store = open_store("file:sessions?fsync=false", lock_timeout=1.0)
+    assert (option(store, "fsync"), option(store, "lock_timeout")) == (False, 1.0)
+    with pytest.raises(ValueError, match="'fsync' is given twice"):
+        open_store("file:sessions?fsync=false", fsync=True)
+
+
+# Memory -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["memory:", "memory://", "Memory:", "memory:?"])
+async def test_a_memory_url_makes_a_store_of_its_own_each_time(url: str) -> None:
+    async with open_store(url) as one, open_store(url) as other:
+        assert type(one) is MemorySessionStore
+        await one.save(Session("s-1", "a"))
+        assert await other.list_ids() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("memory:shared", "no name"),
+        ("memory://shared", "no name"),
+        ("memory:?size=1", "no option 'size', but none at all"),
+    ],
+)
+def test_a_memory_url_has_nothing_behind_its_colon(url: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        open_store(url)
+
+
+# Schemes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url", ["", "sessions", "/var/sessions", "./a", ":", "//host/a", "1:a", "é:a"]
+)
+def test_a_url_without_a_scheme_is_refused_with_what_to_write(url: str) -> None:
+    with pytest.raises(ValueError, match=r"write|begins with a scheme: file:NAME") as caught:
+        open_store(url)
+    for scheme in BUILT_IN:
+        assert f"{scheme}:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://host/a", "files:a", "postgresql+asyncpg://host/a", "http:"]
+)
+def test_an_unknown_scheme_is_refused_with_the_known_ones(url: str) -> None:
+    with pytest.raises(ValueError, match=f"no store has the scheme '{url[:4]}") as caught:
+        open_store(url)
+    known = str(caught.value).partition(", but ")[2]
+    assert known == ", ".join(f"{scheme}:" for scheme in BUILT_IN)
+
+
+def test_a_windows_path_is_explained() -> None:
+    with pytest.raises(ValueError, match="a drive is written file:///C:/NAME"):
+        open_store("C:\\sessions")
+
+
+def test_a_path_object_is_no_url(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"a string, not (Posix|Windows)Path"):
+        open_store(tmp_path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"{PASSWORD}",
+        f"//user:{PASSWORD}@host/a",
+        f"user:{PASSWORD}@host/a",
+        f"file://user:{PASSWORD}@host/a",
+        f"mysql://user:{PASSWORD}@host/a",
+        f"memory://user:{PASSWORD}@host",
+        f"postgresql://user:{PASSWORD}@[::1/a",
+        f"postgresql://user:{PASSWORD}@host:port/a",
+        f"postgresql://user:{PASSWORD}@ho\u2100st/a",
+        f"postgres://user:{PASSWORD}@",
+        f"redis://:{PASSWORD}@host:port/0",
+        f"redis://:{PASSWORD}@[::1/0",
+        f"rediss://:{PASSWORD}@host/not-a-number",
+        f"redis://:{PASSWORD}@ho\u2100st/0",
+        f"s3://key:{PASSWORD}@/a",
+        f"s3://key:{PASSWORD}@[::1/a",
+        f"s3://?secret_access_key={PASSWORD}",
+        f"gs://key:{PASSWORD}@ho\u2100st/a",
+        f"az://account:{PASSWORD}@/a",
+        f"sqlite://user:{PASSWORD}@host/s.db",
+    ],
+)
+def test_a_password_is_in_no_error_and_no_name(url: str) -> None:
+    try:
+        store = open_store(url)
+    except (ValueError, TypeError) as error:
+        said = [str(each) + repr(each) for each in chain(error)]
+        assert PASSWORD not in "".join(said)
+    else:
+        assert PASSWORD not in repr(store)
+
+
+# What others register -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package that registers stores."""
+    (tmp_path / "outer_store.py").write_text(
+        "from phi_sessions import MemorySessionStore\n"
+        "class OuterStore(MemorySessionStore):\n"
+        "    def __init__(self, url, size):\n"
+        "        super().__init__()\n"
+        "        self.url, self.size = url, size\n"
+        "def open_url(url, *, size=1):\n"
+        "    return OuterStore(url, size)\n"
+        "def wrong(url):\n"
+        "    return url\n"
+    )
+    (tmp_path / "outer_needs.py").write_text("import a_driver_that_is_not_there\n")
+    register(
+        tmp_path,
+        "outer",
+        outer="outer_store:open_url",
+        Upper="outer_store:open_url",
+        wrong="outer_store:wrong",
+        needs="outer_needs:open_url",
+        absent="not_there_at_all:open_url",
+        file="outer_store:open_url",
+        memory="outer_store:open_url",
+        redis="outer_store:open_url",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("outer_store", "outer_needs"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def register(place: Path, name: str, **points: str) -> None:
+    """Write what pip writes about a package with entry points."""
+    info = place / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    lines = [f"{scheme} = {value}\n" for scheme, value in points.items()]
+    (info / "entry_points.txt").write_text("[phi_sessions.stores]\n" + "".join(lines))
+
+
+@pytest.mark.usefixtures("package")
+async def test_a_scheme_that_a_package_registers_opens_its_store() -> None:
+    async with open_store("outer://host/a?b=c", size=3) as store:
+        assert type(store).__name__ == "OuterStore"
+        assert (store.url, store.size) == ("outer://host/a?b=c", 3)  # type: ignore[attr-defined]
+        await store.save(Session("s-1", "a"))
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize("url", ["upper:a", "UPPER:a", "Upper:a"])
+def test_a_registered_scheme_has_no_case(url: str) -> None:
+    assert open_store(url).url == "upper:a"  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("package")
+def test_a_built_in_scheme_cannot_be_taken_over() -> None:
+    assert type(open_store("memory:")) is MemorySessionStore
+    assert type(open_store("file:sessions")) is FileSystemSessionStore
+    assert "outer" not in type(open_store("redis://localhost/0")).__module__
+
+
+@pytest.mark.usefixtures("package")
+def test_registered_schemes_are_among_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"outer:.*upper:.*wrong:"):
+        open_store("mysql:")
+
+
+@pytest.mark.usefixtures("package")
+def test_what_is_no_store_is_refused() -> None:
+    with pytest.raises(TypeError, match="outer_store:wrong returned no SessionStore, but str"):
+        open_store("wrong:a")
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(
+    ("url", "missing"),
+    [("needs:a", "a_driver_that_is_not_there"), ("absent:a", "not_there_at_all")],
+)
+def test_a_registered_store_that_cannot_be_imported_says_why(url: str, missing: str) -> None:
+    with pytest.raises(MissingDependencyError, match=missing) as caught:
+        open_store(url)
+    assert isinstance(caught.value.__cause__, ImportError)
+
+
+def test_a_scheme_that_two_packages_register_is_refused(package: Path) -> None:
+    register(package, "inner", outer="elsewhere:open_url", upper="outer_store:open_url")
+    with pytest.raises(ValueError, match="twice, by elsewhere:open_url and outer_store:open_url"):
+        open_store("outer:a")
+    assert open_store("upper:a").url == "upper:a"  # type: ignore[attr-defined]
