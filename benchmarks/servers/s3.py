@@ -30,13 +30,13 @@ _PATIENCE = 60.0
 _REGION = "us-east-1"
 
 # The shell ends the server when its own standard input ends: that is, when we do. The data goes,
-# too, unless it is told to keep them.
+# too, unless it is told to keep them, and with them the sockets, whose place weed chooses.
 _GUARD = """
 "$@" </dev/null >>log 2>&1 & server=$!
 echo $server
 read -r answer
 kill -KILL $server; wait
-[ "$answer" = keep ] || rm -rf "$PWD"
+[ "$answer" = keep ] || rm -rf "$PWD" $SOCKETS
 """
 
 _PORTS = (
@@ -161,8 +161,11 @@ class S3Server:
             stdout=subprocess.PIPE,
             text=True,
             cwd=self._place,
-            # One volume file for each bucket: by default it makes seven.
-            env={**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
+            env={
+                **os.environ,
+                "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1",  # of seven files for each bucket
+                "SOCKETS": " ".join(self._sockets()),
+            },
             start_new_session=True,
         )
         assert self._guard.stdout is not None
@@ -201,9 +204,14 @@ class S3Server:
         """End the server and remove its data."""
         self.kill()
         shutil.rmtree(self._place, ignore_errors=True)
-        for name in ("master", "volume", "filer", "s3"):  # it puts these there, wherever it is
-            port = self._ports[f"{name}.port.grpc"]
-            Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
+        for path in self._sockets():
+            Path(path).unlink(missing_ok=True)
+
+    def _sockets(self) -> list[str]:
+        return [
+            f"/tmp/seaweedfs-{name}-grpc-{self._ports[f'{name}.port.grpc']}.sock"
+            for name in ("master", "volume", "filer", "s3")
+        ]
 
     def __enter__(self) -> Self:
         self.start()
