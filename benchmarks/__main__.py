@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from . import append, contention, growth, lag, load, save, update
+from . import append, contention, engines, growth, lag, load, save, update
 from . import list as listing
 from .machine import describe
 from .report import Figure, Report, draw, table
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Measure] = {
     "append": append.measure,
     "update": update.measure,
     "growth": growth.measure,
+    "engines": engines.measure,
 }
 
 

@@ -20,7 +20,7 @@ NAMES = ("save", "load", "list", "contention", "lag", "append", "update", "growt
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", *arguments]
     return subprocess.run(
-        command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120
+        command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=400
     )
 
 

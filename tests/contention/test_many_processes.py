@@ -24,7 +24,7 @@ def _hammer(directory: Path, *, seconds: int, kilobytes: int) -> list[dict[str, 
 async def test_small_saves_of_sixteen_processes_are_never_refused_and_none_is_shut_out(
     tmp_path: Path,
 ) -> None:
-    seconds = scaled(5)
+    seconds = scaled(9)
     results = _hammer(tmp_path, seconds=seconds, kilobytes=2)
 
     assert [refusal for result in results for refusal in result["refused"]] == []

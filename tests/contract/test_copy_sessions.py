@@ -335,6 +335,6 @@ async def test_no_more_sessions_are_in_memory_than_was_asked_for(
                 before = tracemalloc.get_traced_memory()[0]
                 await copy_sessions(files, target, concurrency=2)
                 _, peak = tracemalloc.get_traced_memory()
-                assert peak - before < 2 * 8 * size < count * size / 2
+                assert peak - before < 2 * 9 * size < count * size / 2
         finally:
             tracemalloc.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -58,6 +59,7 @@ class Scene:
 
     async def call(self, action: Callable[..., object]) -> BaseException | None:
         """Make the call and return what it raised."""
+        gc.collect()  # what earlier tests left is closed now, not meanwhile
         descriptors = set(os.listdir("/proc/self/fd"))
         error: BaseException | None = None
         try:
@@ -201,6 +203,7 @@ def test_an_error_while_reading_is_told(
     with Operations(only_count) as operations:
         call(*arguments)
     for target, operation in enumerate(operations.names):
+        gc.collect()  # what earlier tests left is closed now, not meanwhile
         descriptors = set(os.listdir("/proc/self/fd"))
         broken = fail_at(target, lambda: OSError(errno.EIO, "broken"), for_good=for_good)
         with Operations(broken):

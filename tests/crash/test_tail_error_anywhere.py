@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -50,6 +51,7 @@ async def _call(
     job: str, directory: Path, action: Callable[..., object]
 ) -> tuple[BaseException | None, list[str]]:
     """Do a job; return what it raised and the operations that it began."""
+    gc.collect()  # what earlier tests left is closed now, not meanwhile
     descriptors = set(os.listdir("/proc/self/fd"))
     said: dict[str, Any] = {}
     error: BaseException | None = None

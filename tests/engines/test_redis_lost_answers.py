@@ -139,6 +139,16 @@ async def test_after_too_many_changes_of_others_the_outcome_is_unknown(
             await saving
         assert caught.value.session_id == "s-1"
 
+        await warm.delete("s-1")
+        proxy.lost.clear()
+        proxy.fates = ["lose the answer"]
+        creating = asyncio.create_task(store.save(a_session(), expect=Expect.ABSENT))
+        await proxy.lost.wait()
+        proxy.is_down = True
+        await _while_lost(proxy, warm, "40")
+        with pytest.raises(SaveOutcomeUnknownError):
+            await creating
+
 
 async def test_without_a_server_to_ask_the_outcome_is_unknown(
     redis_server: RedisServer, warm: RedisSessionStore

@@ -143,6 +143,7 @@ def assert_quiet(store: SQLiteSessionStore) -> None:
         assert not link.connection.in_transaction
     if store.path.exists():
         with another(store.path) as connection:  # refused if somebody writes
+            connection.execute("PRAGMA busy_timeout=10000")  # the log may just be taken in
             connection.execute("BEGIN IMMEDIATE")
 
 

@@ -119,7 +119,7 @@ def subclasses(kind: type[BaseException]) -> Iterator[type[BaseException]]:
         yield from subclasses(below)
 
 
-@pytest.mark.parametrize("kind", {*subclasses(sqlite3.Error), *subclasses(sqlite3.Warning)})
+@pytest.mark.parametrize("kind", [*subclasses(sqlite3.Error), *subclasses(sqlite3.Warning)])
 def test_every_error_of_the_driver_is_one_of_ours(kind: type[sqlite3.Error], path: Path) -> None:
     error = translate(kind("what it says"), str(path), "s-1")
     assert isinstance(error, SessionIOError)

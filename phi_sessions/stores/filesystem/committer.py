@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from ...errors import SessionTaskError
 from ..forking import renew_in_child
 from ..workers import Workers
+from . import disk
 from .flush import Flush, Writing
 
 __all__ = ["Committer"]
@@ -60,7 +61,7 @@ class Committer:
         loop = asyncio.get_running_loop()
         queue = self._queues.get(loop)
         if queue is None:
-            queue = self._queues.setdefault(loop, _Queue())
+            queue = self._queues.setdefault(loop, _Queue(self._threads))
         order = _Order(partial(job, *args, **kwargs))
         queue.put(order)
         try:
@@ -151,9 +152,12 @@ class _Order:
 class _Queue:
     """The orders of one event loop that no thread has taken yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
         self._mutex = threading.Lock()
         self._orders: deque[_Order] = deque()
+        self._heir: _Order | None = None
+        # A writer has up to three files open, and half of what may be open is the program's own.
+        self._most = max(1, min(_TOGETHER, disk.most_descriptors() // (2 * 3 * threads)))
         self.leaders = 0
 
     def put(self, order: _Order) -> None:
@@ -164,7 +168,8 @@ class _Queue:
     def take(self) -> list[_Order]:
         """Take the next group, which may be empty."""
         with self._mutex:
-            group = [self._orders.popleft() for _ in range(min(len(self._orders), _TOGETHER))]
+            size = min(len(self._orders), self._most)
+            group = [self._orders.popleft() for _ in range(size)]
             for order in group:
                 order.is_taken = True
             return group
@@ -175,13 +180,19 @@ class _Queue:
             if order.is_taken:
                 return False
             self._orders.remove(order)
+            if self._heir is order:
+                self._heir = None
             return True
 
     def call_a_leader(self) -> None:
         """Have somebody who waits lead, if there is nobody who does."""
+        heir = self._heir
+        if heir is not None and not (heir.is_taken or heir.is_waiting):
+            return  # it was called, and is about to
         if self._orders and not self.leaders:
             with self._mutex:
                 waiting = next((order for order in self._orders if order.is_waiting), None)
+            self._heir = waiting
             if waiting is not None:
                 waiting.tell()
 
@@ -226,7 +237,7 @@ def _run(group: list[_Order]) -> None:
 def _resume(
     order: _Order,
     writing: Writing[Any],
-    error: OSError | None,
+    error: BaseException | None,
     waiting: list[tuple[_Order, Writing[Any], Flush]],
 ) -> None:
     """Let a writer go on to its next wait, which joins `waiting`, or to its end."""
@@ -240,13 +251,13 @@ def _resume(
         waiting.append((order, writing, flush))
 
 
-def _flush_all(flushes: list[Flush]) -> list[OSError | None]:
+def _flush_all(flushes: list[Flush]) -> list[BaseException | None]:
     """Bring all to the disk; return, in their order, what went wrong."""
     if len(flushes) > 1:
         for flush in flushes:
             flush.begin()
-    directories: dict[str, OSError | None] = {}
-    outcomes: list[OSError | None] = []
+    directories: dict[str, BaseException | None] = {}
+    outcomes: list[BaseException | None] = []
     for flush in flushes:
         if flush.directory is None:
             outcomes.append(flush.attempt())

@@ -92,7 +92,7 @@ class SessionDirectory(SessionReader):
         paths = Paths(self.path, session_id)
         revision = new_revision()
         with translating(session_id):
-            if not self._is_there(paths, session_id):
+            if not disk.exists(paths.session):  # and no lock file is made for it
                 require(expect, None, session_id)
                 raise not_found(session_id)
             with held(acquire(paths.lock)):
@@ -117,7 +117,7 @@ class SessionDirectory(SessionReader):
         """
         paths = Paths(self.path, session_id)
         with translating(session_id):
-            if not self._is_there(paths, session_id):
+            if not disk.exists(paths.session):  # and no lock file is made for it
                 raise not_found(session_id)
             with held(acquire(paths.lock)):
                 yield from self._fold(paths, session_id)
@@ -131,7 +131,7 @@ class SessionDirectory(SessionReader):
         """
         paths = Paths(self.path, session_id)
         with translating(session_id):
-            if not self._is_there(paths, session_id):
+            if not disk.exists(paths.session):  # and no lock file is made for it
                 return False
             with held(acquire(paths.lock)):
                 thorough = Expect.UNCHANGED if expect is Expect.ANYTHING else expect
@@ -143,10 +143,6 @@ class SessionDirectory(SessionReader):
                     if state.ending is not None and state.bond is not Bond.ORPHAN:
                         tailfile.remove(paths)
                 return state is not None
-
-    def _is_there(self, paths: Paths, session_id: str) -> bool:
-        """Whether there may be something: no lock file is made for what never was."""
-        return self._known.recall(session_id) is not None or disk.exists(paths.session)
 
     def _state(
         self, paths: Paths, session_id: str, expect: Expectation, *, at_its_ends: bool = False

@@ -23,6 +23,7 @@ __all__ = [
     "close_quietly",
     "exists",
     "make_directories",
+    "most_descriptors",
     "open_directory",
     "open_regular",
     "read_whole",
@@ -121,6 +122,10 @@ else:
 
 if sys.platform == "win32":
 
+    def most_descriptors() -> int:
+        """Return how many files may be open at once."""
+        return 512  # of the C library's; Windows itself has no limit
+
     def stamp(fd: int, path: str) -> None:  # noqa: ARG001 - Windows takes the path
         """Give an open file the time of this moment."""
         now = time.time_ns()
@@ -150,6 +155,12 @@ if sys.platform == "win32":
                 time.sleep(_REPLACE_PAUSE)
 
 else:
+    import resource
+
+    def most_descriptors() -> int:
+        """Return how many files may be open at once."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
     def stamp(fd: int, path: str) -> None:  # noqa: ARG001 - only Windows takes the path
         """Give an open file the time of this moment.

@@ -34,11 +34,11 @@ class Flush(NamedTuple):
             with suppress(OSError):  # the wait itself tells what is wrong
                 disk.begin_writing(self.fd, self.start)
 
-    def attempt(self) -> OSError | None:
-        """Bring it to the disk; return what went wrong."""
+    def attempt(self) -> BaseException | None:
+        """Bring it to the disk; return what went wrong, for the writer to be thrown."""
         try:
             self.sync(self.fd)
-        except OSError as error:
+        except BaseException as error:  # noqa: BLE001 - the writer is told
             return error
         return None
 
@@ -67,11 +67,15 @@ def flush_directory(path: str) -> Writing[None]:
 
 def alone(writing: Writing[T]) -> T:
     """Run a writer that shares its waits with nobody."""
-    error: OSError | None = None
-    while True:
-        try:
-            flush = next(writing) if error is None else writing.throw(error)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        error = flush.attempt()
+    error: BaseException | None = None
+    try:
+        while True:
+            try:
+                flush = next(writing) if error is None else writing.throw(error)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            error = flush.attempt()
+    finally:
+        writing.close()  # an interrupted one lets go of its lock at once
+        del error

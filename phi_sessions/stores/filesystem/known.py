@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
+from ..forking import renew_in_child
 from .layout import Paths
 from .reader import Stamp, State
 
@@ -34,12 +35,13 @@ class KnownStates:
     """The states that were written last, of a bounded number of sessions."""
 
     def __init__(self) -> None:
+        self.renew()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Remember nothing."""
         self._mutex = threading.Lock()
         self._known: OrderedDict[str, Known] = OrderedDict()
-
-    def recall(self, session_id: str) -> Known | None:
-        """Return what is known of a session."""
-        return self._known.get(session_id)
 
     def keep(self, session_id: str, known: Known) -> None:
         """Remember what was written, in the place of what was written last the longest ago."""

@@ -79,7 +79,10 @@ def names_of_agent(
     What cannot be read may be this agent's, and comes first.
     """
     prefix = os.path.join(reader.path, "")
-    agent = msgspec.json.encode(agent_id)
+    try:
+        agent = msgspec.json.encode(agent_id)
+    except UnicodeEncodeError:
+        return []  # a lone surrogate: no session can be that agent's
     found: list[tuple[int, str]] = []
     for name in names:
         # The file is looked at properly if its first bytes do not rule it out: most do.

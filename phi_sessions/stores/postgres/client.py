@@ -39,6 +39,10 @@ class Client:
         self._loop = asyncio.get_running_loop()
         self._until_the_end = self._close_at_the_end()
 
+    async def find(self) -> Connections:
+        """Return the connections."""
+        return self.connections
+
     async def open(self) -> None:
         """Begin to watch for the loop's end."""
         await anext(self._until_the_end)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from ...errors import SessionTaskError
 from . import inheritance
 from .driver import ERRORS, Connection, Pool
 
-__all__ = ["Connections", "GivenPool", "OwnPool", "hang_up"]
+__all__ = ["Connections", "GivenPool", "Loan", "OwnPool", "hang_up"]
 
 _FRESH: Final = 300.0
 """Seconds after which an idle connection is not used again: who knows what forgot it meanwhile."""
@@ -24,8 +24,11 @@ _PARTING: Final = 1.0
 
 async def hang_up(connection: Connection) -> None:
     """Close a connection, whatever state it is in; a statement that still runs is cancelled."""
-    with suppress(*ERRORS):  # it is aborted then, which is all that is asked for
-        await connection.close(timeout=_PARTING)
+    try:
+        async with asyncio.timeout(_PARTING):  # asyncpg's own limit does not cover all of it
+            await connection.close(timeout=_PARTING)
+    except ERRORS:
+        connection.terminate()
 
 
 class Connections(ABC):
@@ -34,23 +37,10 @@ class Connections(ABC):
     are_ours: bool
     """Whether they are opened, and so closed, here."""
 
-    @asynccontextmanager
-    async def borrow(self, patience: float) -> AsyncGenerator[Connection]:
-        """Lend a connection. What comes back broken or amid something is closed.
-
-        Raises:
-            SessionTaskError: They were closed, or are not this loop's.
-            One of `ERRORS`: None could be had within `patience` seconds.
-        """
-        async with asyncio.timeout(patience):
-            connection = await self.take()
-        try:
-            yield connection
-        except (TimeoutError, asyncio.CancelledError):
-            await hang_up(connection)  # the statement runs on, until the server is told
-            raise
-        finally:
-            await self.give_back(connection)
+    @property
+    def is_ready(self) -> bool:
+        """Whether `take` has one at once."""
+        return False
 
     @abstractmethod
     async def take(self) -> Connection:
@@ -67,6 +57,53 @@ class Connections(ABC):
     @abstractmethod
     def abandon(self) -> None:
         """Close what was opened and is idle, at once."""
+
+
+class Loan:
+    """Lends a connection: `async with Loan(...) as (connection, left)`, `left` being seconds.
+
+    What comes back broken or amid something is closed. (A class, as `asynccontextmanager` and a
+    time limit for what takes no time cost a tenth of a small statement.)
+
+    Args:
+        find: Returns the connections.
+        patience: Seconds for all that is done with one, waiting for it included.
+
+    Raises:
+        SessionTaskError: They were closed, or are not this loop's.
+        One of `ERRORS`: None could be had in time.
+    """
+
+    __slots__ = ("_connection", "_connections", "_deadline", "_find")
+
+    _connections: Connections
+    _connection: Connection
+
+    def __init__(self, find: Callable[[], Awaitable[Connections]], patience: float) -> None:
+        self._find = find
+        self._deadline = time.monotonic() + patience
+
+    async def __aenter__(self) -> tuple[Connection, float]:
+        self._connections = await self._find()
+        if self._connections.is_ready:
+            self._connection = await self._connections.take()
+        else:
+            async with asyncio.timeout(self._left):
+                self._connection = await self._connections.take()
+        return self._connection, self._left
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        try:
+            if isinstance(error, TimeoutError | asyncio.CancelledError):
+                await hang_up(self._connection)  # the statement runs on until the server is told
+        finally:
+            await self._connections.give_back(self._connection)
+
+    @property
+    def _left(self) -> float:
+        return max(self._deadline - time.monotonic(), 0.001)
 
 
 class OwnPool(Connections):
@@ -87,6 +124,13 @@ class OwnPool(Connections):
         self._free = asyncio.Semaphore(size)
         self._idle: list[tuple[Connection, float]] = []
         self._closed = False
+
+    @property
+    def is_ready(self) -> bool:
+        if self._free.locked() or not self._idle:
+            return False
+        connection, since = self._idle[-1]
+        return not connection.is_closed() and time.monotonic() - since < _FRESH
 
     async def take(self) -> Connection:
         await self._free.acquire()

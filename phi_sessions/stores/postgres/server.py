@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 import warnings
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from ...errors import SessionError, SessionTaskError
 from ..finishing import to_its_end
 from ..forking import renew_in_child
 from ..per_loop import PerLoop
 from .client import Client
-from .driver import ERRORS, Connection, Row, is_a_lost_connection, translate
+from .connections import Connections, Loan
+from .driver import ERRORS, Row, is_a_lost_connection, translate
 from .tables import Tables
 
 __all__ = ["Server"]
@@ -47,7 +46,6 @@ class Server:
         self._is_bound = is_bound
         self._bound_to: asyncio.AbstractEventLoop | None = None
         self._opened: set[Client] = set()
-        self._of_the_parent: set[Client] = set()
         self._is_foreign = False
         self._closed = False
         self._mutex = threading.Lock()
@@ -55,8 +53,7 @@ class Server:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Keep what the parent opened, unused: to collect it would be to close it."""
-        self._of_the_parent |= self._opened
+        """Forget what the parent opened, which `PerLoop` keeps from being collected."""
         self._opened = set()
         self._is_foreign = self._is_bound
         self._mutex = threading.Lock()
@@ -82,25 +79,20 @@ class Server:
                 raise translate(error, self.address) from error
         return await self._fetch(query, args, may_retry=False)
 
-    @asynccontextmanager
-    async def connection(
-        self, patience: float | None = None
-    ) -> AsyncGenerator[tuple[Connection, float]]:
-        """Lend a connection, and tell the seconds that are left of the call's.
+    def connection(self, patience: float | None = None) -> Loan:
+        """Lend a connection for `patience` seconds, a call's time limit by default."""
+        return Loan(self._find, self.timeout if patience is None else patience)
 
-        Raises:
-            One of `ERRORS`, `SessionIOError`, `SessionTaskError`.
-        """
-        deadline = time.monotonic() + (self.timeout if patience is None else patience)
-        client = await self.client()
-        async with client.connections.borrow(_until(deadline)) as connection:
-            yield connection, _until(deadline)
+    async def _find(self) -> Connections:
+        return (await self.client()).connections
 
     async def client(self) -> Client:
         """Return the running loop's client.
 
         Raises:
-            As `connection`.
+            SessionIOError: The tables cannot be used.
+            SessionTaskError: The store is closed, or the given pool is another loop's.
+            One of `ERRORS`.
         """
         if self._closed:  # a call that was under way must not open what nobody closes
             raise SessionTaskError("the store is closed")
@@ -130,7 +122,7 @@ class Server:
         with self._mutex:
             self._opened = {known for known in self._opened if not known.is_over} | {client}
         try:
-            async with client.connections.borrow(self.timeout) as connection:
+            async with Loan(client.find, self.timeout) as (connection, _):
                 await self._tables.prepare(connection, self.timeout, self.address)
         except BaseException:
             await self._close(client)
@@ -141,7 +133,3 @@ class Server:
         with self._mutex:
             self._opened.discard(client)
         await client.aclose()
-
-
-def _until(deadline: float) -> float:
-    return max(deadline - time.monotonic(), 0.001)

@@ -16,7 +16,7 @@ from ...promise import Promise
 from ...store import Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, pack, unpack
 from ..finishing import to_its_end
-from ..turnstile import Turnstile
+from ..turnstile import Turn, Turnstile
 from .attempts import Attempts, Patience
 from .changes import Changes
 from .client import ClientMaker
@@ -208,18 +208,31 @@ class PostgresSessionStore(BaseStore, SupportsLease):
         async with self._turn(session_id) as patience:
             return await to_its_end(self._changes.delete(session_id, expect, patience))
 
-    @asynccontextmanager
-    async def _turn(self, session_id: str) -> AsyncGenerator[Patience]:
-        """Wait for this caller's turn among those of this store who change the session."""
-        patience = Patience(self._lock_timeout)
+    def _turn(self, session_id: str) -> _Turn:
+        return _Turn(self._turnstile, session_id, self._lock_timeout)
+
+
+class _Turn:
+    """Waits for a caller's turn among those of one store who change a session."""
+
+    __slots__ = ("_patience", "_session_id", "_turn", "_turnstile")
+
+    _turn: Turn
+
+    def __init__(self, turnstile: Turnstile, session_id: str, seconds: float) -> None:
+        self._turnstile = turnstile
+        self._session_id = session_id
+        self._patience = Patience(seconds)
+
+    async def __aenter__(self) -> Patience:
         try:
-            turn = await self._turnstile.enter(session_id, self._lock_timeout)
+            self._turn = await self._turnstile.enter(self._session_id, self._patience.left)
         except TimeoutError as error:
-            raise patience.locked(session_id) from error
-        try:
-            yield patience
-        finally:
-            self._turnstile.leave(session_id, turn)
+            raise self._patience.locked(self._session_id) from error
+        return self._patience
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turnstile.leave(self._session_id, self._turn)
 
 
 def open_url(url: str, **options: Any) -> PostgresSessionStore:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import re
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Final
 
 from ...dependency import requires
@@ -11,14 +13,18 @@ from ...errors import SessionCorruptError, SessionError, SessionIOError
 
 with requires("redis"):
     from redis import exceptions
-    from redis.auth import err as token_errors
+
+    _MODULES = [exceptions]
+    if find_spec("redis.auth"):  # of those who sign in with tokens; not in every version
+        _MODULES.append(import_module("redis.auth.err"))
 
 __all__ = ["DRIVER_ERRORS", "may_have_run", "translate"]
 
 DRIVER_ERRORS: Final[tuple[type[Exception], ...]] = (
     *(
         kind
-        for kind in (*vars(exceptions).values(), *vars(token_errors).values())
+        for module in _MODULES
+        for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Exception)
     ),
     OSError,  # asyncio's time-outs among them
@@ -65,7 +71,7 @@ _NOT_SENT: Final = (
     exceptions.MaxConnectionsError,
 )
 _NO_CONNECTION: Final = re.compile(
-    r"connecting to|max number of clients reached|No connection available"
+    r"connecting to|max number of clients reached|No connection available|Too many connections"
 )
 
 
@@ -106,6 +112,8 @@ def _number(error: Exception) -> int | None:
     for kind, code in _KINDS.items():
         if isinstance(error, kind):
             return _CODES[code]
+    if "Too many connections" in str(error):  # as older versions of the driver say it
+        return errno.EAGAIN
     if found := _CODE.search(str(error)):
         return _CODES[found[1]]
     if _DENIED.search(str(error)):

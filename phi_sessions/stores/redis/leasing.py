@@ -132,7 +132,7 @@ class Grip:
                     error,
                 )
         if self._link.is_closing:  # what was asked after the store was closed opened it again
-            await self._link.client.aclose()
+            await self._link.channel.aclose()
 
     async def _renew(self) -> None:
         pause = self._expiry / 3

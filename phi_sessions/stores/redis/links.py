@@ -14,17 +14,18 @@ from ...dependency import requires
 from ...errors import SessionTaskError
 from ..forking import renew_in_child
 from ..per_loop import PerLoop
-from .link import Client, Link, address_of
+from .channels import Client, GivenClient, OwnConnections, address_of, address_of_options
+from .link import Link
 
 with requires("redis"):
-    from redis.asyncio import Redis, RedisCluster
+    from redis.asyncio import ConnectionPool
     from redis.asyncio.connection import parse_url
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
 __all__ = ["Links"]
 
-_from_url = cast("Callable[..., Redis]", Redis.from_url)  # pyright: ignore[reportUnknownMemberType]
+_new_pool = cast("Callable[..., Any]", ConnectionPool.from_url)  # pyright: ignore[reportUnknownMemberType]
 _about_driver: dict[str, Any] = {}
 if find_spec("redis.driver_info"):
     # Left to itself it reads its own version from the disk for each connection that it makes.
@@ -42,7 +43,6 @@ class Links:
     Args:
         source: A URL, a client, or a function that makes one for the running loop. A client that
             is given is not closed, and belongs to one loop and one process.
-        connect_timeout: Seconds to wait for a connection to be made.
         connections: How many requests may be under way in a loop, where the URL does not say.
 
     Attributes:
@@ -57,11 +57,9 @@ class Links:
         self,
         source: str | Client | Callable[[], Client],
         *,
-        connect_timeout: float,
         connections: int,
     ) -> None:
         self._source = source
-        self._connect_timeout = connect_timeout
         self._connections = connections
         self.address = "redis"
         if isinstance(source, str):
@@ -72,7 +70,7 @@ class Links:
                     "not the URL of a Redis server, or a part of it is not percent-encoded"
                 ) from None
             self._connections = options.get("max_connections", connections)
-            self.address = address_of(_from_url(source))
+            self.address = address_of_options(options)
         elif isinstance(source, Client):
             self.address = address_of(source)
         elif not callable(source):
@@ -121,7 +119,7 @@ class Links:
             return await self._made.get()
         loop = asyncio.get_running_loop()
         if self._given is None:
-            self._given = self._link_of(self._source), loop
+            self._given = Link(GivenClient(self._source, self._connections)), loop
         link, its_loop = self._given
         if its_loop is not loop or self._is_forked:
             raise SessionTaskError(
@@ -148,30 +146,17 @@ class Links:
 
     def _new(self) -> Link:
         if not isinstance(self._source, str):
-            return self._link_of(cast("Callable[[], Client]", self._source)())
-        client = _from_url(
+            client = cast("Callable[[], Client]", self._source)()
+            return Link(GivenClient(client, self._connections))
+        pool = _new_pool(
             self._source,
             protocol=2,
             retry=Retry(NoBackoff(), 0),  # whether to send again is not for the driver to decide
             socket_timeout=None,
-            socket_connect_timeout=self._connect_timeout,
-            max_connections=self._connections,
+            socket_connect_timeout=None,
             **_about_driver,
         )
-        return Link(client, connections=self._connections, tries_again=False)
-
-    def _link_of(self, client: Client) -> Link:
-        # A cluster's client refuses what comes when all its connections are in use.
-        connections = self._connections if isinstance(client, RedisCluster) else None
-        return Link(client, connections=connections, tries_again=_tries_again(client))
-
-
-def _tries_again(client: Client) -> bool:
-    """Whether a client may send a request again by itself; it may when it does not say."""
-    if isinstance(client, RedisCluster):
-        return True
-    retry = client.connection_pool.connection_kwargs.get("retry")
-    return retry is None or not hasattr(retry, "get_retries") or retry.get_retries() != 0
+        return Link(OwnConnections(pool, self._connections))
 
 
 def _end_soon(link: Link) -> None:

@@ -59,7 +59,7 @@ class Listing:
         ]
         limit = -1 if most is None else most
         listed = await _merge(await self._server.read(LIST, keys, digest, limit))
-        return listed if most is None else listed[:most]
+        return listed if most is None else sorted(listed)[:most]
 
     async def read(self, listed: Iterable[Listed], *, records: bool) -> list[Found]:
         """Return what is stored of the sessions, in their order; those that are gone are left out.

@@ -233,9 +233,19 @@ for i = 1, #KEYS, 2 do
     end
     listed = alive
   end
-  found[#found + 1] = listed
+  if #listed > 0 then found[#found + 1] = listed end
 end
-return found
+if most < 0 then return found end
+local all, first = {}, {}
+for _, listed in ipairs(found) do
+  for j = 1, #listed, 2 do all[#all + 1] = {listed[j], tonumber(listed[j + 1])} end
+end
+table.sort(all, function(a, b) return a[2] > b[2] or (a[2] == b[2] and a[1] < b[1]) end)
+for j = 1, math.min(most, #all) do
+  first[#first + 1] = all[j][1]
+  first[#first + 1] = string.format('%.0f', all[j][2])
+end
+return {first}
 """
 
 # KEYS: lease. ARGV: who wants it, milliseconds that it lasts
@@ -264,7 +274,7 @@ READ: Final = Script(_READ)
 """Returns sessions, each as of one moment, with or without their loop records."""
 
 LIST: Final = Script(_LIST)
-"""Returns names and times from indexes, the most recently saved first."""
+"""Returns names and times from each index that has any, the most recently saved first."""
 
 LEASE: Final = Script(_LEASE)
 """Takes a lease or makes it last; tells the holder if that is another."""

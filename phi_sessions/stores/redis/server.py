@@ -9,13 +9,13 @@ from typing import Any, Final, NamedTuple, cast
 
 from ...dependency import requires
 from ...errors import SaveOutcomeUnknownError, SessionIOError
+from .channels import AnswerLostError
 from .failures import DRIVER_ERRORS, translate
-from .link import AnswerLostError, Link
+from .link import Link
 from .links import Links
 from .scripts import Script
 
 with requires("redis"):
-    from redis.exceptions import ClusterCrossSlotError
     from redis.exceptions import ConnectionError as LostConnectionError
 
 __all__ = ["Changed", "Server"]
@@ -96,7 +96,7 @@ class Server:
                 try:
                     return await run([key for some in keys for key in some])
                 except SessionIOError as error:
-                    if not isinstance(error.__cause__, ClusterCrossSlotError):
+                    if "CROSSSLOT" not in str(error) and "same slot" not in str(error):
                         raise
                     link.spans_slots = False  # a cluster behind a client for one server
             parts = await asyncio.gather(*map(run, keys), return_exceptions=True)
@@ -179,7 +179,7 @@ class Server:
                 lost = error.__cause__
             except DRIVER_ERRORS as error:
                 if lost is None:
-                    raise translate(error, link.address, session_id) from error
+                    raise translate(error, link.channel.address, session_id) from error
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
             seconds = deadline - asyncio.get_running_loop().time()
@@ -201,21 +201,21 @@ class Server:
             try:
                 return await request()
             except AnswerLostError as lost:
-                if link.tries_again or not isinstance(lost.__cause__, LostConnectionError):
+                if link.channel.tries_again or not isinstance(lost.__cause__, LostConnectionError):
                     raise
                 # The connection had been closed, as when the server was restarted meanwhile.
                 return await request()
         except AnswerLostError as lost:
             cause = cast("Exception", lost.__cause__)
-            raise translate(cause, link.address, session_id) from cause
+            raise translate(cause, link.channel.address, session_id) from cause
         except DRIVER_ERRORS as error:
-            raise translate(error, link.address, session_id) from error
+            raise translate(error, link.channel.address, session_id) from error
 
 
 def _unknown(link: Link, reason: str, session_id: str) -> SaveOutcomeUnknownError:
     return SaveOutcomeUnknownError(
-        f"{link.address}: {reason}",
+        f"{link.channel.address}: {reason}",
         session_id=session_id,
         errno=errno.ETIMEDOUT,
-        filename=link.address,
+        filename=link.channel.address,
     )

@@ -25,9 +25,9 @@ from ...store import Expect, Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, new_revision, not_found, pack, require, unpack
 from ..finishing import to_its_end
 from ..turnstile import Turnstile
+from .channels import Client
 from .layout import Layout, digest_of
 from .leasing import Grip
-from .link import Client
 from .links import Links
 from .listing import Listed, Listing
 from .reading import card_of, damaged, stored_of
@@ -43,10 +43,10 @@ _CARDS: Final = 500
 _SESSIONS: Final = 100
 """Read in one request of a listing."""
 
-_EXPECTED: Final[dict[Expectation, str]] = {
-    Expect.ANYTHING: "*",
-    Expect.UNCHANGED: "?",
-    Expect.ABSENT: "-",
+_EXPECTED: Final[dict[Expectation, bytes]] = {
+    Expect.ANYTHING: b"*",
+    Expect.UNCHANGED: b"?",
+    Expect.ABSENT: b"-",
 }
 
 
@@ -66,7 +66,8 @@ class RedisSessionStore(BaseStore, SupportsLease):
     (`min-replicas-to-write` narrows that), and a lease.
 
     The server must not evict keys: `maxmemory-policy noeviction`. An ACL user needs
-    `~{PREFIX:* +@read +@write +@scripting +time`, besides `+waitaof` for `durable`.
+    `~{PREFIX:* +@read +@write +@scripting +time`, besides `+waitaof` for `durable`. One save takes
+    at most half a million loop records, each of at most 512 MB.
 
     When the answer to a change is lost, as when the server is restarted, the script is sent
     again for up to `timeout` seconds; it knows what it has done. A change of which nothing is
@@ -124,8 +125,7 @@ class RedisSessionStore(BaseStore, SupportsLease):
         self._lease_queue = Turnstile()
         if durable and isinstance(server, RedisCluster):
             raise ValueError("durable=True needs one server, not a cluster")
-        # A connection that was not made in time is known not to have carried anything.
-        self._links = Links(server, connect_timeout=timeout * 0.9, connections=max_connections)
+        self._links = Links(server, connections=max_connections)
         self._server = Server(self._links, timeout=timeout, durable=durable)
         self._listing = Listing(self._server, self._layout)
 
@@ -267,7 +267,7 @@ class RedisSessionStore(BaseStore, SupportsLease):
         """Run a script that changes the session; False if there was none to delete."""
         place, token = self._layout.place(session_id), new_revision()
         keys = (place.session, place.records, place.gone, *place.bucket[1:])
-        told = (place.name, token, _EXPECTED.get(expect) or f"={expect}"), (self._ttl, *args)
+        told = (place.name, token, _told(expect)), (self._ttl, *args)
         changed = await self._server.change(script, keys, told, session_id)
         if changed.word == b"damaged":
             raise damaged(session_id, place, changed.details[0].decode(errors="replace"))
@@ -279,16 +279,16 @@ class RedisSessionStore(BaseStore, SupportsLease):
         found, trail = changed.details
         if script is DROP and found is None:
             return False
-        if expect is Expect.ABSENT:
-            raise SessionExistsError(
-                f"session {session_id!r} already exists", session_id=session_id
-            )
         if changed.was_lost and _has_forgotten(trail, expect):
             raise SaveOutcomeUnknownError(
                 f"{self._links.address}: the server's answer was lost, and so many others"
                 f" changed session {session_id!r} since that it cannot be known any more",
                 session_id=session_id,
                 filename=self._links.address,
+            )
+        if expect is Expect.ABSENT:
+            raise SessionExistsError(
+                f"session {session_id!r} already exists", session_id=session_id
             )
         require(expect, None if found is None else Revision(found.decode()), session_id)
         raise not_found(session_id)
@@ -323,9 +323,15 @@ def _pairs(records: Iterable[StoredRecord]) -> Iterator[bytes]:
         yield record.text
 
 
+def _told(expect: Expectation) -> bytes:
+    return _EXPECTED.get(expect) or f"={expect}".encode(errors="surrogatepass")
+
+
 def _has_forgotten(trail: bytes, expect: Expectation) -> bool:
     """Whether a change that was made upon the expected state may have left the trail."""
-    return len(trail) >= TRAIL_IS_FULL and f"+{expect}".encode() not in trail
+    if len(trail) < TRAIL_IS_FULL:
+        return False
+    return expect is Expect.ABSENT or b"+" + _told(expect)[1:] not in trail
 
 
 def open_url(url: str, **options: Any) -> RedisSessionStore:
