@@ -24,6 +24,7 @@ from test_hops import count_hops
 
 from phi_sessions import FileSystemSessionStore, LoopRecord, Session, SessionTaskError, load_session
 from phi_sessions.stores.filesystem import committer
+from phi_sessions.stores.filesystem import disk as filesystem_disk
 
 OLD, NEW = "old", "new"
 MANY = 64  # writers in one group at the most
@@ -33,6 +34,7 @@ _SECONDS = 20
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer, "_PATIENCE", 3600.0)
+    monkeypatch.setattr(filesystem_disk, "most_descriptors", lambda: 10_000)
 
 
 class Disk:

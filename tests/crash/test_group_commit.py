@@ -51,7 +51,13 @@ from phi_sessions import (
     SessionExistsError,
     SessionNotFoundError,
 )
-from phi_sessions.stores.filesystem import committer
+from phi_sessions.stores.filesystem import committer, disk
+
+
+@pytest.fixture(autouse=True)
+def large_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of 64, also where few files may be open: here they are made one after another."""
+    monkeypatch.setattr(disk, "most_descriptors", lambda: 10_000)
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["one-group", "as-they-come"])
@@ -272,6 +278,23 @@ async def test_as_many_groups_as_it_takes_follow_each_other_without_a_pause(
             async with asyncio.timeout(20):
                 await asyncio.gather(first, *tasks)
         assert len(hops) == 3
+
+
+async def test_a_writer_whose_call_found_no_way_to_a_thread_is_not_run_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise MemoryError
+
+    async with FileSystemSessionStore(tmp_path / "s") as store:
+        await store.save(session("first"))
+        with monkeypatch.context() as patch:
+            patch.setattr(store._workers, "submit", broken)
+            with pytest.raises(MemoryError):
+                await store.save(session("refused"))
+        await store.save(session("last"))
+        assert waiting(store) == 0
+        assert await stored(store, "refused") is None
 
 
 def acknowledged(directory: Path, chance: random.Random) -> dict[str, int]:

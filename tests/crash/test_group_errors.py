@@ -39,6 +39,7 @@ from phi_sessions import (
     load_session,
     save_session,
 )
+from phi_sessions.stores.filesystem.flush import Flush
 
 HARMLESS = {"close", "unlock", "fstat"}
 """Operations after whose failure a call may still have done what it promises."""
@@ -257,3 +258,21 @@ def test_an_interrupted_function_has_given_the_lock_back_while_its_traceback_is_
     assert in_flight(place) == []
     assert load_session("s", place).loops.ids() == (["1"] if which == 2 else ["0"])
     save_session(session("s", "2"), place)
+
+
+def test_an_interrupt_before_the_wait_for_the_disk_gives_the_lock_back_as_well(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_session(session("s", "0"), place)
+
+    def interrupted(flush: Flush) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Flush, "attempt", interrupted)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            save_session(session("s", "1"), place)
+    assert kept.tb is not None
+    assert lock_is_free(place, "s")
+    assert in_flight(place) == []
+    assert load_session("s", place).loops.ids() == ["0"]

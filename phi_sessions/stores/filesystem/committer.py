@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from ...errors import SessionTaskError
 from ..forking import renew_in_child
 from ..workers import Workers
 from . import disk
@@ -85,7 +84,7 @@ class Committer:
             if queue.leaders < most and not order.is_taken:
                 try:
                     await self._lead(queue)
-                except SessionTaskError:
+                except Exception:
                     if queue.drop(order):
                         raise
                     # No thread could be had, but another's has taken the writer along.
