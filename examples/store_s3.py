@@ -26,7 +26,8 @@ async def run(url: str, place: str) -> None:
     chats = [f"chat {uuid.uuid4()}" for _ in range(13)]
     async with FileSystemSessionStore(place) as local, open_store(url) as bucket:
         for chat in chats[:12]:
-            await local.save(Session(chat, "helper", loops=[LoopRecord("first", chat, "helper")]))
+            await local.save(Session(chat, "helper"))
+            await local.append(chat, LoopRecord("first", chat, "helper"))
         done = await copy_sessions(local, bucket)
         print(f"archived  copied {done.copied}, replaced {done.replaced}, equal {done.equal}")
 

@@ -29,7 +29,7 @@ async def add(url: str, session_id: str) -> int:
     async with open_store(url, lock_timeout=30.0) as store:
         for _ in range(ADDITIONS):
             await store.update(session_id, count, create=lambda: Session(session_id, "counter"))
-        return (await store.load(session_id)).metadata["count"]
+        return int((await store.load(session_id)).metadata["count"])
 
 
 def start_writer(url: str, session_id: str) -> int:

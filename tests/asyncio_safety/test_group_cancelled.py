@@ -60,8 +60,7 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    made = Disk(monkeypatch)
-    yield made
+    yield (made := Disk(monkeypatch))
     made.go_on()
 
 
