@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -200,6 +201,8 @@ def test_an_error_while_reading_is_told(
 ) -> None:
     directory = prepare("save", place / "place")
     arguments = (directory,) if call is list_session_ids else (ID, directory)
+    changed = time.time() + 3600  # it counts as under change, however long the test takes
+    os.utime(directory, (changed, changed))
     with Operations(only_count) as operations:
         call(*arguments)
     for target, operation in enumerate(operations.names):

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -40,17 +41,21 @@ default_pool_size = 2
 
 
 @contextmanager
-def bouncer(server: Any, place: Path) -> Iterator[int]:
+def bouncer(server: Any) -> Iterator[int]:
     """Start a PgBouncer with two connections to the server; give its port."""
+    with TemporaryDirectory(prefix="phi-pgbouncer-") as made:
+        place = Path(made)
+        place.chmod(0o755)  # it does not start as root, and must read its files as another
+        yield from _started(server, place)
+
+
+def _started(server: Any, place: Path) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     (place / "users").write_text(f'"postgres" "{server.password}"\n')
     settings = CONFIGURATION.format(server=server.port, port=port, place=place)
     (place / "settings").write_text(settings)
-    for path in (place, *place.parents):
-        if path.stat().st_uid == os.getuid() and path.name.startswith(("pytest", "test_")):
-            path.chmod(0o755)
     user: dict[str, Any] = {"user": "nobody"} if os.getuid() == 0 else {}
     command = ["pgbouncer", "-q", str(place / "settings")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **user)
@@ -63,12 +68,12 @@ def bouncer(server: Any, place: Path) -> Iterator[int]:
 
 @pytest.fixture(params=PROXIES)
 async def proxy_url(
-    request: pytest.FixtureRequest, postgres_server: Any, postgres_url: str, tmp_path: Path
+    request: pytest.FixtureRequest, postgres_server: Any, postgres_url: str
 ) -> AsyncIterator[str]:
     if request.param == "no proxy":
         yield postgres_url
         return
-    with bouncer(postgres_server, tmp_path) as port:
+    with bouncer(postgres_server) as port:
         parts = urlsplit(postgres_url)
         url = f"postgresql://{parts.username}:{parts.password}@127.0.0.1:{port}{parts.path}"
         await until(lambda: _answers(url))
