@@ -35,6 +35,8 @@ HARMLESS = {"close", "unlock"}
 """Operations after whose failure a call may still have done what it promises: nothing was written
 through most descriptors that are closed, and closing gives a lock back too."""
 
+pytestmark = pytest.mark.usefixtures("frozen_heap")
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:

@@ -35,6 +35,8 @@ ERRORS = ["EIO", "ENOSPC", "EMFILE", "EACCES", "EROFS", "EDQUOT"]
 HARMLESS = {"close", "unlock"}
 """Operations after whose failure a call may still have done what it promises."""
 
+pytestmark = pytest.mark.usefixtures("frozen_heap")
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
