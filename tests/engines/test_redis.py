@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +14,6 @@ from conftest import scaled
 from redis_checks import (
     a_record,
     a_session,
-    eventually,
     ids_of_a_sound_server,
     number,
     plain_client,
@@ -27,9 +25,6 @@ from phi_sessions import (
     FileSystemSessionStore,
     LoopRecord,
     Session,
-    SessionConflictError,
-    SessionCorruptError,
-    SessionNotFoundError,
 )
 from phi_sessions.opening import open_store
 from phi_sessions.stores.redis import RedisSessionStore, open_url
@@ -263,125 +258,6 @@ async def test_stores_with_different_prefixes_share_nothing(redis_server: RedisS
         await store.delete("s-1")
         assert await store.list_for_agent("a") == []
         await store.aclose()
-
-
-async def test_sessions_expire_when_nothing_is_written_for_a_while(
-    redis_server: RedisServer,
-) -> None:
-    async with (
-        RedisSessionStore(redis_server.url, ttl=4.0) as store,
-        RedisSessionStore(redis_server.url) as lasting,
-    ):
-        await lasting.save(a_session("kept"))
-        short = [a_session(f"short-{n}") for n in range(5)]
-        for session in short:
-            await store.save(session)
-        assert len(await store.list_ids()) == 6
-        assert len(await ids_of_a_sound_server(redis_server)) == 6
-        deadline = time.monotonic() + 5.0
-        while time.monotonic() < deadline:  # each write is a new start
-            await store.append("short-0", a_record("short-0", 1))
-            short[1].metadata["n"] += 1
-            await store.save(short[1])
-            await asyncio.sleep(0.05)
-        for listed in (lasting, store):
-            assert sorted(await listed.list_ids()) == ["kept", "short-0", "short-1"]
-            assert len(await listed.list_for_agent("a")) == 3
-            assert len([info async for info in listed.infos()]) == 3
-            assert len([info async for info in listed.infos(limit=3)]) == 3
-        with pytest.raises(SessionNotFoundError):
-            await store.load("short-2")
-        with pytest.raises(SessionConflictError):
-            await store.save(short[2])
-        await lasting.append("short-0", a_record("short-0", 2))  # its sessions last
-
-        async def is_gone() -> bool:
-            return not await store.exists("short-1")
-
-        await eventually(is_gone)
-        assert await store.list_ids() == ["short-0", "kept"]
-        await store.save(a_session("short-1", n=9))
-        assert number(await store.load("short-1")) == 9
-        assert "short-1" in await lasting.list_ids()
-
-
-async def test_what_expired_is_cleared_away_by_later_writes(redis_server: RedisServer) -> None:
-    async with RedisSessionStore(redis_server.url, ttl=0.05) as store:
-        ids = [f"s-{n}" for n in range(300)]
-        await asyncio.gather(*(store.save(a_session(session_id)) for session_id in ids))
-    async with RedisSessionStore(redis_server.url) as store:
-
-        async def are_gone() -> bool:
-            return await store.list_ids() == []
-
-        await eventually(are_gone)
-        await asyncio.gather(*(store.save(a_session(f"new-{n}")) for n in range(500)))
-        assert len(await ids_of_a_sound_server(redis_server)) == 500
-        async with plain_client(redis_server) as client:
-            assert [key async for key in client.scan_iter(match="*:expiry")] == []
-
-
-@pytest.mark.parametrize(
-    "damage",
-    ["head", "half a head", "another's head", "record", "no record", "no list", "field", "type"],
-)
-async def test_damage_is_told_and_left(
-    redis_server: RedisServer, redis_store: RedisSessionStore, damage: str
-) -> None:
-    await redis_store.save(a_session("s-1", size=3))
-    await redis_store.save(a_session("s-2"))
-    place = redis_store._layout.place("s-1")
-    async with plain_client(redis_server) as client:
-        match damage:
-            case "head":
-                await client.hset(place.session, "head", b"{\xff}")
-            case "half a head":
-                head = await client.hget(place.session, "head")
-                await client.hset(place.session, "head", head[: len(head) // 2])
-            case "another's head":
-                other = redis_store._layout.place("s-2").session
-                await client.hset(place.session, "head", await client.hget(other, "head"))
-            case "record":
-                await client.lset(place.records, 1, b'{"loop_id": 7}')
-            case "no record":
-                await client.rpop(place.records)
-            case "no list":
-                await client.delete(place.records)
-            case "field":
-                await client.hdel(place.session, "saved")
-            case _:
-                await client.delete(place.records)
-                await client.set(place.records, "x")
-        with pytest.raises(SessionCorruptError) as caught:
-            await redis_store.load("s-1")
-        assert caught.value.session_id == "s-1"
-        assert caught.value.path == place.session.decode()
-        assert caught.value.reason
-        with pytest.raises(SessionCorruptError):
-            await redis_store.list_for_agent("a")
-        found = await redis_store.list_for_agent("a", on_error="skip")
-        assert [session.session_id for session in found] == ["s-2"]
-        if "head" in damage or damage == "field":
-            with pytest.raises(SessionCorruptError):
-                assert [info async for info in redis_store.infos()]
-            infos = [info async for info in redis_store.infos(on_error="skip", limit=1)]
-            assert [info.session_id for info in infos] == ["s-2"]
-        assert await redis_store.exists("s-1")
-        await redis_store.save(a_session("s-1", n=5), expect=Expect.ANYTHING)
-        assert number(await redis_store.load("s-1")) == 5
-
-
-async def test_an_append_to_what_lacks_loops_is_refused(
-    redis_server: RedisServer, redis_store: RedisSessionStore
-) -> None:
-    await redis_store.save(a_session("s-1", size=3))
-    place = redis_store._layout.place("s-1")
-    async with plain_client(redis_server) as client:
-        await client.rpop(place.records)
-        before = await client.hgetall(place.session)
-        with pytest.raises(SessionCorruptError):
-            await redis_store.append("s-1", a_record("s-1", 9))
-        assert await client.hgetall(place.session) == before
 
 
 async def test_scripts_that_the_server_forgot_are_sent_again(

@@ -74,7 +74,8 @@ class Links:
         elif isinstance(source, Client):
             self.address = address_of(source)
         elif not callable(source):
-            raise TypeError(f"a URL, an asyncio client of redis-py or a function: {source!r}")
+            kind = type(source).__name__
+            raise TypeError(f"a URL, a client of redis-py.asyncio or a function, not a {kind}")
         if self._connections < 1:
             raise ValueError(f"max_connections must be at least 1: {self._connections}")
         self._given: tuple[Link, asyncio.AbstractEventLoop] | None = None

@@ -201,7 +201,10 @@ class Server:
             try:
                 return await request()
             except AnswerLostError as lost:
-                if link.channel.tries_again or not isinstance(lost.__cause__, LostConnectionError):
+                # What a client does by itself is enough, but a cluster's stumbles over itself.
+                if link.channel.tries_again and not link.channel.is_cluster:
+                    raise
+                if not isinstance(lost.__cause__, LostConnectionError):
                     raise
                 # The connection had been closed, as when the server was restarted meanwhile.
                 return await request()

@@ -1,0 +1,107 @@
+"""Damage: told, left as it is, and no hindrance to others."""
+
+from __future__ import annotations
+
+import pytest
+from redis_checks import (
+    a_record,
+    a_session,
+    number,
+    plain_client,
+)
+
+from benchmarks.servers.redis import RedisServer
+from phi_sessions import Expect, SessionCorruptError, SessionNotFoundError
+from phi_sessions.stores.redis import RedisSessionStore
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["head", "half a head", "another's head", "record", "no record", "no list", "field", "type"],
+)
+async def test_damage_is_told_and_left(
+    redis_server: RedisServer, redis_store: RedisSessionStore, damage: str
+) -> None:
+    await redis_store.save(a_session("s-1", size=3))
+    await redis_store.save(a_session("s-2"))
+    place = redis_store._layout.place("s-1")
+    async with plain_client(redis_server) as client:
+        match damage:
+            case "head":
+                await client.hset(place.session, "head", b"{\xff}")
+            case "half a head":
+                head = await client.hget(place.session, "head")
+                await client.hset(place.session, "head", head[: len(head) // 2])
+            case "another's head":
+                other = redis_store._layout.place("s-2").session
+                await client.hset(place.session, "head", await client.hget(other, "head"))
+            case "record":
+                await client.lset(place.records, 1, b'{"loop_id": 7}')
+            case "no record":
+                await client.rpop(place.records)
+            case "no list":
+                await client.delete(place.records)
+            case "field":
+                await client.hdel(place.session, "saved")
+            case _:
+                await client.delete(place.records)
+                await client.set(place.records, "x")
+        with pytest.raises(SessionCorruptError) as caught:
+            await redis_store.load("s-1")
+        assert caught.value.session_id == "s-1"
+        assert caught.value.path == place.session.decode()
+        assert caught.value.reason
+        with pytest.raises(SessionCorruptError):
+            await redis_store.list_for_agent("a")
+        found = await redis_store.list_for_agent("a", on_error="skip")
+        assert [session.session_id for session in found] == ["s-2"]
+        if "head" in damage or damage == "field":
+            with pytest.raises(SessionCorruptError):
+                assert [info async for info in redis_store.infos()]
+            infos = [info async for info in redis_store.infos(on_error="skip", limit=1)]
+            assert [info.session_id for info in infos] == ["s-2"]
+        assert await redis_store.exists("s-1")
+        await redis_store.save(a_session("s-1", n=5), expect=Expect.ANYTHING)
+        assert number(await redis_store.load("s-1")) == 5
+
+
+async def test_an_append_to_what_lacks_loops_is_refused(
+    redis_server: RedisServer, redis_store: RedisSessionStore
+) -> None:
+    await redis_store.save(a_session("s-1", size=3))
+    place = redis_store._layout.place("s-1")
+    async with plain_client(redis_server) as client:
+        await client.rpop(place.records)
+        before = await client.hgetall(place.session)
+        with pytest.raises(SessionCorruptError):
+            await redis_store.append("s-1", a_record("s-1", 9))
+        assert await client.hgetall(place.session) == before
+
+
+async def test_a_key_of_somebody_else_is_damage(
+    redis_server: RedisServer, redis_store: RedisSessionStore
+) -> None:
+    await redis_store.save(a_session())
+    place = redis_store._layout.place("s-1")
+    async with plain_client(redis_server) as client:
+        await client.set(place.session, "not ours")
+        for call in (
+            redis_store.load("s-1"),
+            redis_store.list_for_agent("a"),
+            redis_store.save(a_session(n=2)),
+            redis_store.append("s-1", a_record("s-1", 9)),
+            redis_store.update("s-1", lambda session: None),
+            redis_store.delete("s-1"),
+        ):
+            with pytest.raises(SessionCorruptError) as caught:
+                await call
+            assert caught.value.path == place.session.decode()
+            assert caught.value.session_id == "s-1"
+            assert await client.get(place.session) == b"not ours"
+        assert await redis_store.exists("s-1")
+        assert await redis_store.list_for_agent("a", on_error="skip") == []
+        await redis_store.save(a_session(n=7), expect=Expect.ANYTHING)
+        assert number(await redis_store.load("s-1")) == 7
+        await redis_store.delete("s-1")
+        with pytest.raises(SessionNotFoundError):
+            await redis_store.load("s-1")

@@ -1,0 +1,75 @@
+"""Sessions that expire, and what is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from redis_checks import (
+    a_record,
+    a_session,
+    eventually,
+    ids_of_a_sound_server,
+    number,
+    plain_client,
+)
+
+from benchmarks.servers.redis import RedisServer
+from phi_sessions import SessionConflictError, SessionNotFoundError
+from phi_sessions.stores.redis import RedisSessionStore
+
+
+async def test_sessions_expire_when_nothing_is_written_for_a_while(
+    redis_server: RedisServer,
+) -> None:
+    async with (
+        RedisSessionStore(redis_server.url, ttl=1) as store,
+        RedisSessionStore(redis_server.url) as lasting,
+    ):
+        await lasting.save(a_session("kept"))
+        short = [a_session(f"short-{n}") for n in range(5)]
+        for session in short:
+            await store.save(session)
+        assert len(await store.list_ids()) == 6
+        deadline = time.monotonic() + 1.3
+        while time.monotonic() < deadline:  # each write is a new start
+            await store.append("short-0", a_record("short-0", 1))
+            short[1].metadata["n"] += 1
+            await store.save(short[1])
+            await asyncio.sleep(0.05)
+        for listed in (lasting, store):
+            assert sorted(await listed.list_ids()) == ["kept", "short-0", "short-1"]
+            assert len(await listed.list_for_agent("a")) == 3
+            assert len([info async for info in listed.infos()]) == 3
+            assert len([info async for info in listed.infos(limit=3)]) == 3
+        with pytest.raises(SessionNotFoundError):
+            await store.load("short-2")
+        with pytest.raises(SessionConflictError):
+            await store.save(short[2])
+        await lasting.append("short-0", a_record("short-0", 2))  # its sessions last
+
+        async def is_gone() -> bool:
+            return not await store.exists("short-1")
+
+        await eventually(is_gone)
+        assert await store.list_ids() == ["short-0", "kept"]
+        await store.save(a_session("short-1", n=9))
+        assert number(await store.load("short-1")) == 9
+        assert "short-1" in await lasting.list_ids()
+
+
+async def test_what_expired_is_cleared_away_by_later_writes(redis_server: RedisServer) -> None:
+    async with RedisSessionStore(redis_server.url, ttl=0.05) as store:
+        ids = [f"s-{n}" for n in range(300)]
+        await asyncio.gather(*(store.save(a_session(session_id)) for session_id in ids))
+    async with RedisSessionStore(redis_server.url) as store:
+
+        async def are_gone() -> bool:
+            return await store.list_ids() == []
+
+        await eventually(are_gone)
+        await asyncio.gather(*(store.save(a_session(f"new-{n}")) for n in range(500)))
+        assert len(await ids_of_a_sound_server(redis_server)) == 500
+        async with plain_client(redis_server) as client:
+            assert [key async for key in client.scan_iter(match="*:expiry")] == []
