@@ -270,7 +270,8 @@ class SessionStore(ABC):
         Args:
             session: An id, to add to whatever is stored; or a session, whose stored state must be
                 the one that the object came from. The object then has the new loops and the new
-                revision; one that was never stored must not be stored yet.
+                revision; what else was changed in it waits for its next save. One that was never
+                stored must not be stored yet, and is stored whole.
             loops: What to add; the last of several with one `loop_id` counts.
 
         Returns:
@@ -284,10 +285,20 @@ class SessionStore(ABC):
             updated = await self.update(session, lambda stored: put_loops(stored, loops))
             assert updated.revision is not None
             return updated.revision
-        extended = copy(session)
-        extended.loops = Loops[LoopRecord](session.loops)
+        if session.revision is None:
+            return await self._store_first(session, loops)
+        # Where nothing is stored, or another state, it is the save that says so.
+        extended = await self.find(session.session_id) or _with_own_list(session)
         put_loops(extended, loops)
-        revision = await self.save(extended, expect=session.revision or Expect.ABSENT)
+        revision = await self.save(extended, expect=session.revision)
+        put_loops(session, loops)
+        session.revision = revision
+        return revision
+
+    async def _store_first(self, session: Session, loops: Iterable[LoopRecord]) -> Revision:
+        extended = _with_own_list(session)
+        put_loops(extended, loops)
+        revision = await self.save(extended, expect=Expect.ABSENT)
         session.loops, session.revision = extended.loops, revision
         return revision
 
@@ -319,7 +330,8 @@ class SessionStore(ABC):
         kept = 0
         async for info in self.infos(agent_id=agent_id, on_error=on_error):
             kept += 1
-            if kept <= keep_last or max(info.last_active_at, info.saved_at or border) >= border:
+            latest = max(info.last_active_at, info.saved_at or info.last_active_at)
+            if kept <= keep_last or latest >= border:
                 continue
             if not dry_run:
                 try:
@@ -358,6 +370,12 @@ def put_loops(session: Session, loops: Iterable[LoopRecord]) -> None:
     for record in loops:
         place = places.setdefault(record.loop_id, len(session.loops))
         session.loops[place : place + 1] = [record]
+
+
+def _with_own_list(session: Session) -> Session:
+    copied = copy(session)
+    copied.loops = Loops[LoopRecord](session.loops)
+    return copied
 
 
 def _info(session: Session) -> SessionInfo:

@@ -72,10 +72,11 @@ class Timestamp(datetime):
             ValueError: It is not a time with a zone.
         """
         if canonical := _CANONICAL.fullmatch(text):
-            stamp, digits = cls.fromisoformat(text), canonical[1] or ""
+            stamp, digits = cls.fromisoformat(text), canonical[1]
         else:
             stamp, digits = cls._parse_lenient(text)
-        stamp._nanosecond = int(digits[6:9].ljust(3, "0"))  # noqa: SLF001 - its own class
+        if digits and len(digits) > 6:
+            stamp._nanosecond = int(digits[6:9].ljust(3, "0"))  # noqa: SLF001 - its own class
         stamp._text = text  # noqa: SLF001
         return stamp
 

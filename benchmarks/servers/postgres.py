@@ -32,7 +32,7 @@ _UNPRIVILEGED = "nobody"
 _GUARD = """
 "$@" </dev/null & server=$!
 cat >/dev/null
-kill -QUIT $server; kill -CONT $server; wait
+kill -QUIT $server 2>/dev/null; kill -CONT $server 2>/dev/null; wait
 rm -rf "$PWD"
 """
 

@@ -87,7 +87,7 @@ class S3Server:
         self.reader = ("reader", secrets.token_hex(12))
         self._guard: subprocess.Popen[str] | None = None
         self._server: int | None = None
-        self._place = Path(tempfile.mkdtemp(prefix="phi-s3-", dir=directory))
+        self._place = Path(tempfile.mkdtemp(prefix="phi-s3-", dir=directory)).resolve()
         (self._place / "data").mkdir()
         (self._place / "keys.json").write_text(json.dumps({"identities": self._identities()}))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from contract_samples import a_session, content
+from contract_samples import a_loop, a_session, content
 
 from phi_sessions import (
     Expect,
@@ -39,7 +39,7 @@ class FourMethods(SessionStore):
         self.saves += 1
         session.revision = Revision(str(self.saves))
         self.kept[session.session_id] = copy.deepcopy(session)
-        assert expect is Expect.UNCHANGED or before is None
+        assert before is None or expect in (Expect.UNCHANGED, before.revision)
         return session.revision
 
     async def load(self, session_id: str) -> Session:
@@ -171,3 +171,30 @@ async def test_conflict_errors_of_a_backend_reach_the_caller_unchanged(four: Fou
         with pytest.raises(type(error)) as caught:
             await four.find("s-1")
         assert caught.value is error
+
+
+async def test_prune_goes_by_the_activity_where_no_time_of_saving_is_told(
+    four: FourMethods,
+) -> None:
+    recent = a_session("recent", last_active_at=Timestamp.utc_now())
+    await four.save(recent)
+    assert await four.prune(older_than=timedelta(days=1), keep_last=3) == [
+        "s-3",
+        "s-2",
+        "s-1",
+        "s-0",
+    ]
+    assert await four.list_ids() == ["recent", "s-5", "s-4"]
+
+
+async def test_append_by_object_stores_the_loops_and_nothing_else_of_the_object(
+    four: FourMethods,
+) -> None:
+    session = await four.load("s-1")
+    session.metadata["mine"] = 1
+    session.loops.append(a_loop("s-1", 5))
+    revision = await four.append(session, a_loop("s-1", 6))
+    assert session.revision == revision == four.kept["s-1"].revision
+    assert [loop.metadata["number"] for loop in session.loops] == [0, 5, 6]
+    assert [loop.metadata["number"] for loop in four.kept["s-1"].loops] == [0, 6]
+    assert four.kept["s-1"].metadata == {"n": 1}
