@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import (
+from .check import Check
+from .checks import (
     appending,
     cancelling,
     changing_listings,
@@ -27,7 +28,6 @@ from . import (
     telling,
     updating,
 )
-from .check import Check
 
 __all__ = ["CHECKS"]
 

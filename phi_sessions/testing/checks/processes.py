@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from ..errors import SessionConflictError, SessionExistsError, SessionLockedError
-from ..lease import SupportsLease
-from ..model import Session
-from ..promise import Promise
-from ..store import Expect
-from . import samples
-from .check import check
-from .children import Child, Line, children
-from .claims import broken, must, must_equal, must_raise
-from .elsewhere import together
+from ...errors import SessionConflictError, SessionExistsError, SessionLockedError
+from ...lease import SupportsLease
+from ...model import Session
+from ...promise import Promise
+from ...store import Expect
+from .. import samples
+from ..check import check
+from ..children import Child, Line, children
+from ..claims import broken, must, must_equal, must_raise
+from ..elsewhere import together
+from ..trial import OpenStore, Trial, opened
 from .leasing import is_held
-from .trial import OpenStore, Trial, opened
 
 _SHARED = {Promise.PROCESSES}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..model import LoopRecord, Session
-from . import samples
-from .check import check
-from .claims import must_be_the_same, must_equal
-from .trial import Trial
+from ...model import LoopRecord, Session
+from .. import samples
+from ..check import check
+from ..claims import must_be_the_same, must_equal
+from ..trial import Trial
 
 TROUBLE: Final = (
     "'; DROP TABLE sessions; --",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from ..errors import SessionConflictError, SessionTaskError
-from . import samples
-from .check import check
-from .claims import must, must_be_the_same, must_equal, must_raise
-from .trial import Trial
+from ...errors import SessionConflictError, SessionTaskError
+from .. import samples
+from ..check import check
+from ..claims import must, must_be_the_same, must_equal, must_raise
+from ..trial import Trial
 
 
 @check(reopens=True)

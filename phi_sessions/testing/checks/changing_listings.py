@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from . import samples
-from .check import check
-from .claims import must, must_equal
-from .elsewhere import together
-from .trial import Trial
+from .. import samples
+from ..check import check
+from ..claims import must, must_equal
+from ..elsewhere import together
+from ..trial import Trial
 
 
 @asynccontextmanager

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from ..errors import SessionError
-from ..model import LoopRecord, Session
-from ..promise import Promise
-from ..store import SessionStore
-from . import samples
-from .check import check
-from .children import Child, Line, Work, children
-from .claims import broken, must, must_equal
-from .elsewhere import together
-from .trial import OpenStore, Trial, opened
+from ...errors import SessionError
+from ...model import LoopRecord, Session
+from ...promise import Promise
+from ...store import SessionStore
+from .. import samples
+from ..check import check
+from ..children import Child, Line, Work, children
+from ..claims import broken, must, must_equal
+from ..elsewhere import together
+from ..trial import OpenStore, Trial, opened
 
 _KEPT = {Promise.RESTART}
 

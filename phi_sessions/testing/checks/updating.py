@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..errors import (
+from ...errors import (
     SessionConflictError,
     SessionEncodeError,
     SessionExistsError,
     SessionNotFoundError,
 )
-from ..model import Session
-from ..store import Expect
-from . import samples
-from .check import check
-from .claims import must, must_equal, must_raise
-from .elsewhere import together
-from .trial import Trial
+from ...model import Session
+from ...store import Expect
+from .. import samples
+from ..check import check
+from ..claims import must, must_equal, must_raise
+from ..elsewhere import together
+from ..trial import Trial
 
 
 def _count(session: Session) -> None:

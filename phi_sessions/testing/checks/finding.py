@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from ..errors import SessionNotFoundError
-from . import samples
-from .check import check
-from .claims import broken, must_be_the_same, must_equal, must_raise
-from .trial import Trial
+from ...errors import SessionNotFoundError
+from .. import samples
+from ..check import check
+from ..claims import broken, must_be_the_same, must_equal, must_raise
+from ..trial import Trial
 
 
 @check()

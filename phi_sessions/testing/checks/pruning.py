@@ -6,11 +6,11 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 
-from ..timestamp import Timestamp
-from . import samples
-from .check import check
-from .claims import must_equal
-from .trial import Trial
+from ...timestamp import Timestamp
+from .. import samples
+from ..check import check
+from ..claims import must_equal
+from ..trial import Trial
 
 _LONG_AGO = Timestamp.from_datetime(datetime(2020, 1, 1, tzinfo=UTC))
 _YET_TO_COME = Timestamp.from_datetime(datetime(2100, 1, 1, tzinfo=UTC))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
-from ..errors import SessionEncodeError
-from ..model import LoopRecord, Session
-from . import samples
-from .check import check
-from .claims import must, must_be_the_same, must_equal, must_raise
+from ...errors import SessionEncodeError
+from ...model import LoopRecord, Session
+from .. import samples
+from ..check import check
+from ..claims import must, must_be_the_same, must_equal, must_raise
+from ..trial import Trial
 from .round_trips import nested
-from .trial import Trial
 
 _BAD_VALUES: Final[Mapping[str, Any]] = {
     "NaN": float("nan"),

@@ -6,12 +6,12 @@ import asyncio
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from ..errors import SessionConflictError
-from ..timestamp import Timestamp
-from . import samples
-from .check import check
-from .claims import must, must_be_the_same, must_equal, must_raise
-from .trial import Trial
+from ...errors import SessionConflictError
+from ...timestamp import Timestamp
+from .. import samples
+from ..check import check
+from ..claims import must, must_be_the_same, must_equal, must_raise
+from ..trial import Trial
 
 
 async def _cards(trial: Trial, **wanted: Any) -> list[str]:

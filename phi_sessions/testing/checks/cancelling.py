@@ -7,12 +7,12 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
-from ..model import Session
-from ..store import Expect
-from .cancels import Ending, Leftovers, cancelled_everywhere
-from .check import check
-from .claims import broken, must, must_equal
-from .trial import Trial
+from ...model import Session
+from ...store import Expect
+from ..cancels import Ending, Leftovers, cancelled_everywhere
+from ..check import check
+from ..claims import broken, must, must_equal
+from ..trial import Trial
 
 Make = Callable[[Session], Coroutine[Any, Any, Any]]
 """Turns the session from version 0 into version 1, or deletes it."""

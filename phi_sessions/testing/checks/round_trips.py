@@ -5,14 +5,14 @@ from __future__ import annotations
 import string
 from typing import Any
 
-from ..loops import Loops
-from ..model import Session
-from ..timestamp import Timestamp
-from . import samples, texts
-from .check import check
-from .claims import must, must_be_the_same, must_equal
-from .elsewhere import together
-from .trial import Trial
+from ...loops import Loops
+from ...model import Session
+from ...timestamp import Timestamp
+from .. import samples, texts
+from ..check import check
+from ..claims import must, must_be_the_same, must_equal
+from ..elsewhere import together
+from ..trial import Trial
 
 
 async def _keeps(trial: Trial, session: Session, what: str) -> Session:

@@ -8,15 +8,15 @@ import socket
 import time
 from contextlib import AbstractAsyncContextManager
 
-from ..errors import SessionLockedError
-from ..lease import Lease, SupportsLease
-from ..promise import Promise
-from ..timestamp import Timestamp
-from . import samples
-from .check import check
-from .claims import broken, must, must_equal, must_raise
-from .elsewhere import together
-from .trial import Trial
+from ...errors import SessionLockedError
+from ...lease import Lease, SupportsLease
+from ...promise import Promise
+from ...timestamp import Timestamp
+from .. import samples
+from ..check import check
+from ..claims import broken, must, must_equal, must_raise
+from ..elsewhere import together
+from ..trial import Trial
 
 
 async def is_held(store: SupportsLease, session_id: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..promise import Promise
-from . import samples
-from .check import check
-from .claims import must_be_the_same, must_equal
-from .trial import Trial
+from ...promise import Promise
+from .. import samples
+from ..check import check
+from ..claims import must_be_the_same, must_equal
+from ..trial import Trial
 
 
 @check()

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from ..errors import SessionTaskError
-from ..lease import SupportsLease
-from ..model import Session
-from ..store import SessionStore
-from . import samples
-from .check import check
-from .claims import must, must_equal, must_raise
-from .trial import Trial, opened
+from ...errors import SessionTaskError
+from ...lease import SupportsLease
+from ...model import Session
+from ...store import SessionStore
+from .. import samples
+from ..check import check
+from ..claims import must, must_equal, must_raise
+from ..trial import Trial, opened
 
 
 @check()

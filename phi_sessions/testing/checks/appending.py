@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from ..errors import (
+from ...errors import (
     SessionConflictError,
     SessionExistsError,
 )
-from ..model import LoopRecord, Session
-from . import samples
-from .check import check
-from .claims import must, must_be_the_same, must_equal, must_raise
-from .elsewhere import together
-from .samples import a_loop
-from .trial import Trial
+from ...model import LoopRecord, Session
+from .. import samples
+from ..check import check
+from ..claims import must, must_be_the_same, must_equal, must_raise
+from ..elsewhere import together
+from ..samples import a_loop
+from ..trial import Trial
 
 
 def _numbers(session: Session) -> list[int]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from ..errors import SessionConflictError, SessionExistsError, SessionNotFoundError
-from ..model import Session
-from ..store import Expect
-from . import samples
-from .check import check
-from .claims import must, must_be_the_same, must_equal
-from .elsewhere import together
-from .trial import Trial
+from ...errors import SessionConflictError, SessionExistsError, SessionNotFoundError
+from ...model import Session
+from ...store import Expect
+from .. import samples
+from ..check import check
+from ..claims import must, must_be_the_same, must_equal
+from ..elsewhere import together
+from ..trial import Trial
 
 
 def _must_be_refused(results: list[object], expected: type[Exception], what: str) -> list[int]:

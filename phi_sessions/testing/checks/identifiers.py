@@ -6,13 +6,13 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from ..errors import InvalidSessionIdError
-from ..lease import SupportsLease
-from ..store import Expect, SessionStore
-from . import samples
-from .check import check
-from .claims import must, must_equal, must_raise
-from .trial import Trial
+from ...errors import InvalidSessionIdError
+from ...lease import SupportsLease
+from ...store import Expect, SessionStore
+from .. import samples
+from ..check import check
+from ..claims import must, must_equal, must_raise
+from ..trial import Trial
 
 _NEVER: Final[tuple[Any, ...]] = ("", "\ud800", "ok\udfff", None, 7, b"bytes")
 

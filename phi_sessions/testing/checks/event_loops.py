@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ..errors import SessionTaskError
-from ..lease import SupportsLease
-from ..store import Expect, SessionStore
-from . import samples
-from .blocking_calls import blocking_calls_noted
-from .check import check
-from .claims import broken, must, must_equal, must_raise
-from .elsewhere import in_thread, together
-from .loop_watch import loop_watched
-from .trial import Trial, opened
+from ...errors import SessionTaskError
+from ...lease import SupportsLease
+from ...store import Expect, SessionStore
+from .. import samples
+from ..blocking_calls import blocking_calls_noted
+from ..check import check
+from ..claims import broken, must, must_equal, must_raise
+from ..elsewhere import in_thread, together
+from ..loop_watch import loop_watched
+from ..trial import Trial, opened
 
 T = TypeVar("T")
 

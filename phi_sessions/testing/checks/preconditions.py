@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from ..errors import (
+from ...errors import (
     SessionConflictError,
     SessionError,
     SessionExistsError,
     SessionNotFoundError,
 )
-from ..model import Revision, Session
-from ..store import Expect, Expectation
-from . import samples
-from .check import check
-from .claims import must, must_be_the_same, must_equal, must_raise
-from .trial import Trial
+from ...model import Revision, Session
+from ...store import Expect, Expectation
+from .. import samples
+from ..check import check
+from ..claims import must, must_be_the_same, must_equal, must_raise
+from ..trial import Trial
 
 _NEVER_STORED = Revision("0123456789abcdef")
 

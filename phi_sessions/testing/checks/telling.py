@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Awaitable
 from typing import Any
 
-from ..errors import (
+from ...errors import (
     SessionConflictError,
     SessionEncodeError,
     SessionError,
@@ -16,13 +16,13 @@ from ..errors import (
     SessionNotFoundError,
     SessionTaskError,
 )
-from ..lease import SupportsLease
-from ..model import Session
-from ..store import Expect, SessionStore
-from . import samples
-from .check import check
-from .claims import must, must_equal, must_raise
-from .trial import Trial
+from ...lease import SupportsLease
+from ...model import Session
+from ...store import Expect, SessionStore
+from .. import samples
+from ..check import check
+from ..claims import must, must_equal, must_raise
+from ..trial import Trial
 
 _TOLD = ("session_id", "expected", "found", "waited", "holder", "reason", "errno", "filename")
 
