@@ -12,10 +12,8 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 from collections import Counter
-from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from statistics import median
 from time import perf_counter
@@ -25,6 +23,7 @@ from phi_sessions import Expect, FileSystemSessionStore
 from .data import SIZES, make_session
 from .floors import RawSave, raw_read
 from .measure import Contestant, Summary, alternate, middle_half, percentile
+from .race import PATIENCE, race
 from .report import Figure, compare
 
 __all__ = ["measure"]
@@ -34,7 +33,6 @@ _ROUNDS = 6
 _SECONDS = 2.0
 _TASKS = 100
 _TASK_ROUNDS = 30
-_PATIENCE = 120.0
 _ID = "contended"
 
 _Waits = list[float]
@@ -48,32 +46,12 @@ async def measure(directory: str, *, quick: bool) -> tuple[list[Figure], list[st
         await store.save(make_session(_ID, size, records=records))
     seconds = 0.2 if quick else _SECONDS
     processes = 4 if quick else _PROCESSES
-    results = await asyncio.to_thread(_race, place, processes, 1 if quick else _ROUNDS, seconds)
+    rounds = 1 if quick else _ROUNDS
+    each = [(place, rounds, seconds)] * processes
+    results = await asyncio.to_thread(race, _rounds, each, 2 * rounds * seconds)
     figures = _processes(results, seconds)
     figures += await _tasks(place, *((10, 2) if quick else (_TASKS, _TASK_ROUNDS)))
     return figures, [f"processes: {processes}, rounds of {seconds} s"]
-
-
-def _race(place: str, processes: int, rounds: int, seconds: float) -> list[_Result]:
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(processes), context.Queue()
-    arguments = (place, rounds, seconds, barrier, results)
-    children = [context.Process(target=_contend, args=arguments) for _ in range(processes)]
-    for child in children:
-        child.start()
-    try:
-        return [results.get(timeout=_PATIENCE + 4 * rounds * seconds) for _ in children]
-    finally:
-        for child in children:
-            child.join(timeout=10)
-            if child.is_alive():
-                child.kill()
-
-
-def _contend(
-    place: str, rounds: int, seconds: float, barrier: Barrier, results: Queue[_Result]
-) -> None:
-    results.put(asyncio.run(_rounds(place, rounds, seconds, barrier)))
 
 
 async def _rounds(place: str, rounds: int, seconds: float, barrier: Barrier) -> _Result:
@@ -86,7 +64,7 @@ async def _rounds(place: str, rounds: int, seconds: float, barrier: Barrier) -> 
         session = await store.load(_ID)
         for _ in range(rounds):
             waits: _Waits = []
-            barrier.wait(_PATIENCE)
+            barrier.wait(PATIENCE)
             end = perf_counter() + seconds
             while (begun := perf_counter()) < end:
                 try:
@@ -96,7 +74,7 @@ async def _rounds(place: str, rounds: int, seconds: float, barrier: Barrier) -> 
                 waits.append(perf_counter() - begun)
             stores.append(waits)
             waits = []
-            barrier.wait(_PATIENCE)
+            barrier.wait(PATIENCE)
             end = perf_counter() + seconds
             while (begun := perf_counter()) < end:
                 raw(data)

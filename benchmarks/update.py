@@ -13,12 +13,10 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from itertools import count
-from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from statistics import median
 from time import perf_counter
@@ -31,6 +29,7 @@ from phi_sessions import FileSystemSessionStore, LoopRecord, Session
 from .data import SIZES, make_session
 from .floors import RawSave, raw_read
 from .measure import middle_half, percentile
+from .race import PATIENCE, race
 from .report import Figure
 
 __all__ = ["measure"]
@@ -38,7 +37,6 @@ __all__ = ["measure"]
 _PROCESSES = 8
 _ROUNDS = 6
 _SECONDS = 2.0
-_PATIENCE = 120.0
 _KINDS = ("update", "append")
 _RAW = "raw"
 
@@ -59,7 +57,8 @@ async def measure(directory: str, *, quick: bool) -> tuple[list[Figure], list[st
             session = make_session(name, size, records=records)
             session.metadata["count"] = 0
             await store.save(session)
-        results = await asyncio.to_thread(_race, place, processes, rounds, seconds)
+        each = [(place, me, rounds, seconds) for me in range(processes)]
+        results = await asyncio.to_thread(race, _rounds, each, 3 * rounds * seconds)
         kept = {
             "update": (await store.load("update")).metadata["count"],
             "append": len((await store.load("append")).loops) - records,
@@ -67,30 +66,6 @@ async def measure(directory: str, *, quick: bool) -> tuple[list[Figure], list[st
     figures = [figure for kind in _KINDS for figure in _kind(kind, results, seconds, kept[kind])]
     figures.append(_rate(_RAW, f"{processes} processes, raw saves", results, seconds))
     return figures, [f"processes: {processes}, rounds of {seconds} s"]
-
-
-def _race(place: str, processes: int, rounds: int, seconds: float) -> list[_Result]:
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(processes), context.Queue()
-    children = [
-        context.Process(target=_contend, args=(place, n, rounds, seconds, barrier, results))
-        for n in range(processes)
-    ]
-    for child in children:
-        child.start()
-    try:
-        return [results.get(timeout=_PATIENCE + 6 * rounds * seconds) for _ in children]
-    finally:
-        for child in children:
-            child.join(timeout=10)
-            if child.is_alive():
-                child.kill()
-
-
-def _contend(
-    place: str, me: int, rounds: int, seconds: float, barrier: Barrier, results: Queue[_Result]
-) -> None:
-    results.put(asyncio.run(_rounds(place, me, rounds, seconds, barrier)))
 
 
 def count_up(session: Session) -> None:
@@ -116,7 +91,7 @@ async def _rounds(place: str, me: int, rounds: int, seconds: float, barrier: Bar
         for _ in range(rounds):
             for kind, call in calls.items():
                 errors = result.errors.setdefault(kind, Counter())
-                await asyncio.to_thread(barrier.wait, _PATIENCE)
+                await asyncio.to_thread(barrier.wait, PATIENCE)
                 waits = await _as_fast_as_it_can(call, seconds, errors)
                 result.waits.setdefault(kind, []).append(waits)
     return result
