@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ... import codec
@@ -89,38 +91,58 @@ class Reader:
             raise self._damage(error, session_id) from error
 
     def sessions(
-        self, connection: sqlite3.Connection, numbers: Iterable[int], enough: int
+        self, connection: sqlite3.Connection, numbers: list[int], enough: int
     ) -> list[Stored | SessionCorruptError | None]:
-        """Return sessions until they hold `enough` bytes: None for each that is gone."""
-        found: list[Stored | SessionCorruptError | None] = []
-        for number in numbers:
-            try:
-                row = self._row(connection, number)
-                found.append(None if row is None else self._stored(connection, row))
-            except (*DRIVER_ERRORS, SessionCorruptError) as error:
-                found.append(self._damage(error))
-                continue
-            enough -= 0 if row is None else row.size
-            if enough <= 0:
-                break
-        return found
+        """Return sessions until they hold `enough` bytes, at least one: None for what is gone."""
+
+        def read(loop_id: Any, text: Any, *session: Any) -> tuple[Stored, int]:
+            row = _row(session)
+            only_record = None if loop_id is None else (loop_id, text)
+            return self._stored(connection, row, only_record), row.size
+
+        return self._each(connection, statements.SESSIONS, numbers, read, enough)
 
     def cards(
-        self, connection: sqlite3.Connection, numbers: Iterable[int]
+        self, connection: sqlite3.Connection, numbers: list[int], enough: int
     ) -> list[SessionInfo | SessionCorruptError | None]:
-        """Return the sessions' cards, None for each that is gone."""
-        found: list[SessionInfo | SessionCorruptError | None] = []
-        for number in numbers:
-            try:
-                row = self._row(connection, number)
-                found.append(None if row is None else self._card(row))
-            except (*DRIVER_ERRORS, SessionCorruptError) as error:
-                found.append(self._damage(error))
-        return found
+        """Return cards until their heads hold `enough` bytes, else as `sessions`."""
 
-    def _row(self, connection: sqlite3.Connection, number: int) -> _Row | None:
-        row = connection.execute(statements.BY_NUMBER, (number,)).fetchone()
-        return None if row is None else _row(row)
+        def read(*session: Any) -> tuple[SessionInfo, int]:
+            row = _row(session)
+            return self._card(row), len(row.head)
+
+        return self._each(connection, statements.CARDS, numbers, read, enough)
+
+    def _each(
+        self,
+        connection: sqlite3.Connection,
+        statement: str,
+        numbers: list[int],
+        read: Callable[..., tuple[T, int]],
+        enough: int,
+    ) -> list[T | SessionCorruptError | None]:
+        """Return what `read` makes of each session's row; it says how many bytes it has read."""
+        found: list[T | SessionCorruptError | None] = []
+        values = {"numbers": json.dumps(numbers), "max_bytes": self._max_bytes}
+        try:
+            with closing(connection.execute(statement, values)) as rows:
+                for place, *row in rows:
+                    found += [None] * (place - len(found))
+                    try:
+                        one, size = read(*row)
+                        found.append(one)
+                        enough -= size
+                    except (*DRIVER_ERRORS, SessionCorruptError) as error:
+                        found.append(self._damage(error))
+                    if enough <= 0:
+                        return found
+        except DRIVER_ERRORS as error:
+            if found:
+                return found  # the next read begins with what failed
+            if len(numbers) > 1:  # whose damage it is can be told of one that is read alone
+                return self._each(connection, statement, numbers[:1], read, enough)
+            return [self._damage(error)]
+        return found + [None] * (len(numbers) - len(found))
 
     def _card(self, row: _Row) -> SessionInfo:
         try:
@@ -133,7 +155,12 @@ class Reader:
         saved_at = Timestamp.from_nanoseconds(row.saved_at)
         return card(header, Revision(decoded(row.revision)), saved_at, row.size)
 
-    def _stored(self, connection: sqlite3.Connection, row: _Row) -> Stored:
+    def _stored(
+        self,
+        connection: sqlite3.Connection,
+        row: _Row,
+        only_record: tuple[Any, Any] | None = None,
+    ) -> Stored:
         try:
             if row.size > self._max_bytes:
                 raise damaged(f"{row.size:,} bytes, max_bytes is {self._max_bytes:,}")
@@ -142,28 +169,15 @@ class Reader:
                 raise damaged(f"the head is of session {header.session_id!r}")
             if encoded(header.agent_id) != row.agent_id:
                 raise damaged(f"the head is of agent {header.agent_id!r}")
-            records = self._records(connection, row)
+            if only_record is None:
+                with closing(connection.execute(statements.RECORDS, places(row.number))) as found:
+                    records = _records(row, found)
+            else:
+                records = _records(row, [only_record])
         except SessionCorruptError as error:
             error.session_id = decoded(row.session_id)
             raise
         return Stored(header, Origin(Revision(decoded(row.revision)), row.head, records))
-
-    def _records(self, connection: sqlite3.Connection, row: _Row) -> list[StoredRecord]:
-        records: list[StoredRecord] = []
-        size = len(row.head)
-        for name, text in connection.execute(statements.RECORDS, places(row.number)):
-            check_kinds((name, text), (bytes, bytes))
-            loop_id = codec.check_record(text)
-            if encoded(loop_id) != name:
-                raise damaged(f"loop record {loop_id!r} is stored under another name")
-            records.append(StoredRecord(loop_id, text))
-            size += len(text)
-        if (len(records), size) != (row.records, row.size):
-            raise damaged(
-                f"{len(records)} loop records and {size:,} bytes, where there should be"
-                f" {row.records} and {row.size:,}"
-            )
-        return records
 
     def _damage(self, error: Exception, session_id: str | None = None) -> SessionCorruptError:
         """Return the error of one session; what concerns more than that is raised."""
@@ -182,6 +196,29 @@ class Reader:
         )
 
 
-def _row(row: tuple[Any, ...]) -> _Row:
-    check_kinds(row, _KINDS)
+def _row(row: Sequence[Any]) -> _Row:
+    try:
+        check_kinds(row, _KINDS)
+    except SessionCorruptError as error:
+        if isinstance(row[1], bytes):
+            error.session_id = decoded(row[1])
+        raise
     return _Row(*row)
+
+
+def _records(row: _Row, found: Iterable[tuple[Any, Any]]) -> list[StoredRecord]:
+    records: list[StoredRecord] = []
+    size = len(row.head)
+    for name, text in found:
+        check_kinds((name, text), (bytes, bytes))
+        loop_id = codec.check_record(text)
+        if encoded(loop_id) != name:
+            raise damaged(f"loop record {loop_id!r} is stored under another name")
+        records.append(StoredRecord(loop_id, text))
+        size += len(text)
+    if (len(records), size) != (row.records, row.size):
+        raise damaged(
+            f"{len(records)} loop records and {size:,} bytes, where there should be"
+            f" {row.records} and {row.size:,}"
+        )
+    return records

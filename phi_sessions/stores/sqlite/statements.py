@@ -11,7 +11,7 @@ __all__ = [
     "ADD",
     "ADD_RECORD",
     "BY_ID",
-    "BY_NUMBER",
+    "CARDS",
     "CHANGE",
     "CHANGE_RECORD",
     "EXISTS",
@@ -25,6 +25,7 @@ __all__ = [
     "REMOVE",
     "REMOVE_RECORDS",
     "REPLACE",
+    "SESSIONS",
     "check_kinds",
     "damaged",
     "decoded",
@@ -32,8 +33,15 @@ __all__ = [
     "places",
 ]
 
-_SESSION: Final = (
-    "SELECT number, session_id, agent_id, revision, saved_at, records, size, head FROM sessions"
+_SESSION: Final = "number, session_id, agent_id, revision, saved_at, records, size, head"
+_OF_ID: Final = "FROM sessions WHERE session_id = ?"
+# In the order in which the numbers are asked for, each with its place there: a CROSS JOIN keeps the
+# order. To be sorted, all of them would have to be read first.
+_THESE: Final = "FROM json_each(:numbers) CROSS JOIN sessions ON number = value"
+# A session of one record is read with it. Of one with more, each row would tell of the session as
+# well, which costs more than another statement for its records.
+_ONLY_RECORD: Final = (
+    "LEFT JOIN records ON place = number << 32 AND sessions.records = 1 AND size <= :max_bytes"
 )
 
 # Looking
@@ -44,9 +52,10 @@ NUMBERS: Final = "SELECT number FROM sessions ORDER BY turn DESC LIMIT ?"
 NUMBERS_OF_AGENT: Final = (
     "SELECT number FROM sessions WHERE agent_id = CAST(? AS TEXT) ORDER BY turn DESC LIMIT ?"
 )
-BY_ID: Final = f"{_SESSION} WHERE session_id = ?"
-BY_NUMBER: Final = f"{_SESSION} WHERE number = ?"
+BY_ID: Final = f"SELECT {_SESSION} {_OF_ID}"
 RECORDS: Final = "SELECT loop_id, text FROM records WHERE place BETWEEN ? AND ? ORDER BY place"
+CARDS: Final = f"SELECT key, {_SESSION} {_THESE}"
+SESSIONS: Final = f"SELECT key, loop_id, text, {_SESSION} {_THESE} {_ONLY_RECORD}"
 
 # Changing
 

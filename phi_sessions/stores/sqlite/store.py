@@ -44,7 +44,7 @@ __all__ = ["DEFAULT_MAX_BYTES", "SQLiteSessionStore", "open_url"]
 DEFAULT_MAX_BYTES: Final = 128 * 1024 * 1024
 _BATCH: Final = 1024
 _ENOUGH: Final = 4 * 1024 * 1024
-"""Cards, and bytes of sessions, that are read in one hop of a listing."""
+"""Sessions, and bytes of them, that are read in one hop of a listing."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -130,7 +130,8 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
         if selection.is_complete:
             return
         most = limit if active_after is None and on_error == "raise" else None
-        async for info in self._listed(agent_id, most, self._reader.cards, on_error):
+        read = partial(self._reader.cards, enough=_ENOUGH)
+        async for info in self._listed(agent_id, most, read, on_error):
             if selection.takes(info):
                 yield info
             if selection.is_complete:

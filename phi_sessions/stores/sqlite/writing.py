@@ -202,7 +202,8 @@ def _put(
             connection.execute(statements.CHANGE_RECORD, (record.text, place))
             grown -= size
         grown += len(record.text)
-    _add_records(connection, found.number, found.records, added)
+    if added:
+        _add_records(connection, found.number, found.records, added)
     return len(added), grown
 
 
