@@ -14,7 +14,7 @@ from .reader import translating
 __all__ = ["holder_of", "take"]
 
 
-def take(held: Grip, directory: str, lease: Lease) -> None:
+def take(directory: str, held: Grip, lease: Lease) -> None:
     """Take the lease; the directory is made if need be.
 
     Raises:

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -14,8 +15,6 @@ from ...codec import StoredRecord
 from ...errors import (
     SessionCorruptError,
     SessionIOError,
-    SessionLockedError,
-    SessionTaskError,
 )
 from ...info import Selection, SessionInfo
 from ...lease import Lease, SupportsLease
@@ -23,8 +22,7 @@ from ...model import Session
 from ...promise import Promise
 from ...store import Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, pack, unpack
-from ..flock import Contended
-from ..grip import Grip
+from ..file_leases import FileLeases
 from ..turnstile import Turnstile
 from ..workers import Workers
 from . import check, leasing, scan
@@ -103,6 +101,11 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         )
         self._turnstile = Turnstile()
         self._workers = Workers(workers, f"{type(self).__name__}({os.fspath(self.dir)!r})")
+        self._leases = FileLeases(
+            self._workers,
+            partial(leasing.take, self._directory.path),
+            partial(leasing.holder_of, self._directory.path),
+        )
         self._committer = Committer(self._workers, workers)
 
     def __repr__(self) -> str:
@@ -195,35 +198,10 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         timeout: float = 0.0,  # noqa: ASYNC109 - the contract's word
     ) -> AsyncGenerator[Lease]:
         self._check(session_id)
+        retry = Retry(session_id, timeout=timeout, interval=self._lock_interval)
         lease = Lease.of_this_process(session_id, owner)
-        grip = Grip()
-        try:
-            await self._take(grip, lease, timeout)
+        async with self._leases.hold(lease, retry.pause):
             yield lease
-        finally:
-            if grip.is_firm:
-                await self._let_go(grip)
-
-    async def _take(self, grip: Grip, lease: Lease, patience: float) -> None:
-        retry = Retry(lease.session_id, timeout=patience, interval=self._lock_interval)
-        while True:
-            try:
-                return await self._workers.run(leasing.take, grip, self._directory.path, lease)
-            except Contended as reason:
-                try:
-                    pause = retry.pause(reason)
-                except SessionLockedError as error:
-                    error.holder = await self._workers.run(
-                        leasing.holder_of, self._directory.path, lease.session_id
-                    )
-                    raise
-            await asyncio.sleep(pause)
-
-    async def _let_go(self, grip: Grip) -> None:
-        try:
-            await self._workers.run(grip.let_go)
-        except SessionTaskError:
-            grip.let_go()  # the store was closed before its lease, and has no thread left
 
     async def compact(self, session_id: str) -> None:
         """Take what was appended into the session file, where phi-core sees it.

@@ -11,15 +11,14 @@ import os
 from functools import partial
 
 from ...lease import Lease
-from .. import flock, grip
+from .. import grip
 from ..grip import Grip
 from . import place
-from .failures import Contended
 
 __all__ = ["holder_of", "take"]
 
 
-def take(held: Grip, database: str, lease: Lease) -> None:
+def take(database: str, held: Grip, lease: Lease) -> None:
     """Take the lease; the directory is made if need be.
 
     Raises:
@@ -30,8 +29,6 @@ def take(held: Grip, database: str, lease: Lease) -> None:
         path = _path(database, lease.session_id)
         make = partial(os.makedirs, os.path.dirname(path), mode=0o700, exist_ok=True)
         held.take(path, lease, make)
-    except flock.Contended as error:
-        raise Contended from error
     except OSError as error:
         raise place.io_error(error) from error
 

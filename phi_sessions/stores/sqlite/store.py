@@ -25,7 +25,7 @@ from ...model import Revision, Session
 from ...promise import Promise
 from ...store import Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, pack, unpack
-from ..grip import Grip
+from ..file_leases import FileLeases
 from ..turnstile import Turn, Turnstile
 from ..workers import Workers
 from . import leasing
@@ -93,6 +93,11 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
         self._reader = Reader(self._where, max_bytes)
         self._writer = Writer(self._where, max_bytes)
         self._workers = Workers(workers - 1, repr(self))
+        self._leases = FileLeases(
+            self._workers,
+            partial(leasing.take, self._where),
+            partial(leasing.holder_of, self._where),
+        )
         self._writing = Workers(1, f"{self!r}, writing")
         self._committer = Committer(self._database, self._writing)
         self._turnstile = Turnstile()
@@ -167,35 +172,10 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
         timeout: float = 0.0,  # noqa: ASYNC109 - the contract's word
     ) -> AsyncGenerator[Lease]:
         self._check(session_id)
+        patience = Patience(timeout, session_id)
         lease = Lease.of_this_process(session_id, owner)
-        grip = Grip()
-        try:
-            await self._take(grip, lease, timeout)
+        async with self._leases.hold(lease, lambda _: patience.pause()):
             yield lease
-        finally:
-            if grip.is_firm:
-                await self._let_go(grip)
-
-    async def _take(self, grip: Grip, lease: Lease, timeout: float) -> None:  # noqa: ASYNC109
-        patience = Patience(timeout, lease.session_id)
-        while True:
-            try:
-                return await self._workers.run(leasing.take, grip, self._where, lease)
-            except Contended:
-                try:
-                    pause = patience.pause()
-                except SessionLockedError as error:
-                    error.holder = await self._workers.run(
-                        leasing.holder_of, self._where, lease.session_id
-                    )
-                    raise
-            await asyncio.sleep(pause)
-
-    async def _let_go(self, grip: Grip) -> None:
-        try:
-            await self._workers.run(grip.let_go)
-        except SessionTaskError:
-            grip.let_go()  # the store was closed before its lease, and has no thread left
 
     async def aclose(self) -> None:
         await super().aclose()

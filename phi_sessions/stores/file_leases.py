@@ -1,0 +1,76 @@
+"""Leases that are locked files: waiting for one, holding it, giving it back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from ..errors import SessionLockedError, SessionTaskError
+from ..lease import Lease
+from .flock import Contended
+from .grip import Grip
+from .workers import Workers
+
+__all__ = ["FileLeases"]
+
+
+class FileLeases:
+    """The leases of one store.
+
+    Args:
+        workers: The store's threads.
+        take: Takes a lease or raises `Contended`; it blocks.
+        holder_of: Tells who holds the lease of a session, if that is known; it blocks.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        take: Callable[[Grip, Lease], None],
+        holder_of: Callable[[str], Lease | None],
+    ) -> None:
+        self._workers = workers
+        self._grasp = take
+        self._holder_of = holder_of
+
+    @asynccontextmanager
+    async def hold(
+        self, lease: Lease, pause: Callable[[Contended], float]
+    ) -> AsyncGenerator[Lease]:
+        """Hold `lease` for as long as the context lasts.
+
+        Args:
+            lease: What others are told of the holder.
+            pause: Returns how many seconds to wait when another holds it.
+
+        Raises:
+            SessionLockedError: `pause` raised it; it then tells who holds the lease.
+            SessionIOError: The lease cannot be taken.
+            SessionTaskError: The store is closed.
+        """
+        grip = Grip()
+        try:
+            await self._take(grip, lease, pause)
+            yield lease
+        finally:
+            if grip.is_firm:
+                await self._let_go(grip)
+
+    async def _take(self, grip: Grip, lease: Lease, pause: Callable[[Contended], float]) -> None:
+        while True:
+            try:
+                return await self._workers.run(self._grasp, grip, lease)
+            except Contended as reason:
+                try:
+                    seconds = pause(reason)
+                except SessionLockedError as error:
+                    error.holder = await self._workers.run(self._holder_of, lease.session_id)
+                    raise
+            await asyncio.sleep(seconds)
+
+    async def _let_go(self, grip: Grip) -> None:
+        try:
+            await self._workers.run(grip.let_go)
+        except SessionTaskError:
+            grip.let_go()  # the store was closed before its lease, and has no thread left
