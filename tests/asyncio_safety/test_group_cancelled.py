@@ -150,7 +150,9 @@ async def queued(
 
 async def all_of(tasks: list[asyncio.Task[Any]]) -> list[Any]:
     async with asyncio.timeout(_SECONDS):
-        return await asyncio.gather(*tasks, return_exceptions=True)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)  # what was to be called at their ends was called
+    return results
 
 
 def once(task: asyncio.Task[Any]) -> None:

@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Coroutine
 from typing import Any
 
@@ -14,6 +15,9 @@ import pytest
 
 from phi_sessions import LoopRecord, Session, SessionLockedError, SessionTaskError
 from phi_sessions.stores.postgres import PostgresSessionStore
+
+# A process with threads that forks is warned; that is what is tried here.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
 
 async def update(url: str, count: str) -> None:

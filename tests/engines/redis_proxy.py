@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -31,12 +33,14 @@ class Proxy:
         self.is_down = False
         self.lost = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry what goes to and fro on one connection."""
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        self._clients.add(writer)
         server: asyncio.StreamWriter | None = None
         answering: asyncio.Task[None] | None = None
         try:
@@ -65,6 +69,7 @@ class Proxy:
             return
         finally:
             self._connections.discard(task)
+            self._clients.discard(writer)
             if answering is not None:
                 answering.cancel()
             for end in (writer, server):
@@ -80,6 +85,13 @@ class Proxy:
             server.close()
             await server.wait_closed()
         self.held.clear()
+
+    def reset(self) -> None:
+        """Reset all connections, as a server or a firewall does that has forgotten them."""
+        for client in self._clients:
+            at_once = struct.pack("ii", 1, 0)
+            client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+            client.transport.abort()
 
     async def close(self) -> None:
         """End all connections."""

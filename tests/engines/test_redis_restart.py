@@ -8,17 +8,22 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 from conftest import scaled
 from redis_checks import a_record, a_session, eventually, ids_of_a_sound_server, number
+from redis_proxy import proxy_to
 
 from benchmarks.servers.redis import RedisServer
 from phi_sessions import (
     Promise,
     SaveOutcomeUnknownError,
+    Session,
     SessionIOError,
 )
 from phi_sessions.stores.redis import RedisSessionStore
@@ -106,6 +111,46 @@ async def test_one_store_goes_through_many_restarts(redis_server: RedisServer) -
             assert number(await store.load("s-1")) == n - 1
             session.metadata["n"] = session.loops[0].metadata["n"] = n
             await store.save(session)
+
+
+@pytest.mark.parametrize("whose", ["its own", "given"])
+async def test_connections_that_were_reset_while_they_were_idle_are_made_anew(
+    redis_server: RedisServer, whose: str
+) -> None:
+    async with proxy_to(redis_server.port) as (proxy, url):
+        client = redis.asyncio.Redis.from_url(url)
+        async with RedisSessionStore(url if whose == "its own" else client) as store:
+            sessions = [a_session(f"s-{n}") for n in range(5)]
+            channel: Any = (await store._links.get()).channel
+            calls: list[Callable[[Session], Awaitable[object]]] = [
+                store.save,
+                lambda session: store.append(session, a_record(session.session_id, 0)),
+                lambda session: store.load(session.session_id),
+                lambda session: store.delete(session.session_id),
+            ]
+
+            async def make(call: Callable[[Session], Awaitable[object]], session: Session) -> None:
+                try:
+                    await call(session)
+                except SessionIOError:
+                    assert whose == "given"  # it has its own rules, and need not ask again
+                    await call(session)
+
+            for call in calls:
+                await asyncio.gather(*(make(call, session) for session in sessions))
+                idle = (
+                    channel._idle
+                    if whose == "its own"
+                    else client.connection_pool._available_connections
+                )
+                proxy.reset()
+
+                async def are_reset(idle: list[Any] = idle) -> bool:
+                    return all(each._writer.is_closing() for each in idle if each.is_connected)
+
+                await eventually(are_reset)
+            assert await ids_of_a_sound_server(redis_server) == []
+        await client.aclose()
 
 
 async def test_a_change_under_way_is_made_when_the_server_comes_back_in_time(

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from ...dependency import requires
-from .failures import DRIVER_ERRORS, may_have_run
+from .failures import DRIVER_ERRORS, is_closed, may_have_run
 
 with requires("redis"):
     from redis.asyncio import Redis, RedisCluster
@@ -32,6 +32,8 @@ Command = Sequence[Any]
 _RAW: Final = {"NEVER_DECODE": True}
 """Answers are bytes, also from a client that decodes its own."""
 _PAUSES: Final = (0.0, 0.002, 0.01, 0.05)
+_STUMBLES: Final = (AttributeError, TypeError, RuntimeError)
+"""What a client may raise that uses a closed connection; see `failures.is_closed`."""
 
 
 class AnswerLostError(Exception):
@@ -92,6 +94,8 @@ class OwnConnections:
             async with asyncio.timeout(seconds), self._free:
                 connection = self._idle.pop() if self._idle else self._make()
                 try:
+                    if _was_reset(connection):
+                        await connection.disconnect(nowait=True)
                     if not connection.is_connected:
                         await _connect(connection)
                     packed = connection.pack_commands(commands)
@@ -116,6 +120,12 @@ class OwnConnections:
         idle, self._idle = self._idle, []
         for connection in idle:
             await connection.disconnect()
+
+
+def _was_reset(connection: Any) -> bool:
+    """Whether it was closed while it was idle, which the driver does not notice."""
+    writer = connection._writer  # noqa: SLF001 - the driver has no word for it
+    return writer is not None and bool(writer.is_closing())
 
 
 async def _connect(connection: Any) -> None:
@@ -154,9 +164,7 @@ class GivenClient:
         self._free = asyncio.Semaphore(most) if self.is_cluster else None
 
     async def send(self, commands: Sequence[Command], seconds: float) -> list[Any]:
-        execute = partial(self._execute, commands)
-        if self.is_cluster:
-            execute = partial(_stubbornly, execute)
+        execute = partial(_stubbornly, partial(self._execute, commands))
         is_out = False
         try:
             async with asyncio.timeout(seconds):
@@ -168,8 +176,8 @@ class GivenClient:
                     return await execute()
         except ResponseError as error:
             return [error]
-        except AttributeError as error:
-            if not self.is_cluster:
+        except _STUMBLES as error:
+            if not is_closed(error):
                 raise
             raise AnswerLostError from LostConnectionError(str(error))
         except DRIVER_ERRORS as error:
@@ -193,15 +201,17 @@ class GivenClient:
 
 
 async def _stubbornly(execute: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
-    """Send to a cluster.
+    """Send by a client that may use a connection which is closed.
 
-    When its client has looked for the nodes anew, it closes connections that other tasks have
-    just been given, and their commands fail with what is no error of the driver's.
+    A pool may not notice that an idle connection was reset. When a cluster's client has looked for
+    the nodes anew, it closes connections that other tasks have just been given.
     """
     for pause in _PAUSES:
         try:
             return await execute()
-        except AttributeError:
+        except _STUMBLES as error:
+            if not is_closed(error):
+                raise
             await asyncio.sleep(pause)
     return await execute()
 

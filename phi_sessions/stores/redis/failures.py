@@ -18,7 +18,7 @@ with requires("redis"):
     if find_spec("redis.auth"):  # of those who sign in with tokens; not in every version
         _MODULES.append(import_module("redis.auth.err"))
 
-__all__ = ["DRIVER_ERRORS", "may_have_run", "translate"]
+__all__ = ["DRIVER_ERRORS", "is_closed", "may_have_run", "translate"]
 
 DRIVER_ERRORS: Final[tuple[type[Exception], ...]] = (
     *(
@@ -73,6 +73,13 @@ _NOT_SENT: Final = (
 _NO_CONNECTION: Final = re.compile(
     r"connecting to|max number of clients reached|No connection available|Too many connections"
 )
+# Streams that are None, a transport of Python 3.12 or later whose parts are, and one of uvloop's.
+_CLOSED: Final = re.compile(r"'NoneType' object|the handler is closed")
+
+
+def is_closed(error: Exception) -> bool:
+    """Whether this was raised because a connection is closed, which the driver did not notice."""
+    return _CLOSED.search(str(error)) is not None
 
 
 def may_have_run(error: Exception, tries_again: bool) -> bool:
