@@ -239,7 +239,7 @@ class _Model:
         revision = await self.store.append(session, *loops)
         held = content._replace(loops=_put(content.loops, step.loops))
         self.holders[key] = Holder(session, held)
-        if before is None or not loops:
+        if before is None:
             self._keep(key[0], held, revision)
         else:
             there, _ = self.stored[key[0]]
