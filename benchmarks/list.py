@@ -6,6 +6,8 @@
   has ten sessions in the whole directory, once (`infos` only) with no filter, which reads the head
   of every file. `read prefixes` tells what opening, reading 512 bytes and closing each file costs
   inline: a floor for whatever must look into every file.
+- Lag is by how much a task that wants to run each millisecond comes too late meanwhile: the worst
+  of each listing, and of these the median. The machine's own noise is in it.
 - The directory holds 100,000 sessions of about 2 KB with their lock files, written directly in the
   store's layout (a session saved by the store, its ids replaced), and is in the system's caches.
 """
@@ -13,13 +15,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
+from functools import partial
+from statistics import median
+from typing import Any
 
 from phi_sessions import FileSystemSessionStore
 
 from .data import SIZES, make_session
 from .floors import raw_read
-from .measure import Contestant, Samples, alternate
+from .measure import Contestant, Samples, alternate, middle_half
 from .report import Figure, compare
+from .ticker import Ticker
 
 __all__ = ["measure"]
 
@@ -35,9 +42,11 @@ async def measure(directory: str, *, quick: bool) -> tuple[list[Figure], list[st
     place = os.path.join(directory, "list")
     async with FileSystemSessionStore(place) as store:
         await _fill(store, place, count)
-        samples = await _time(store, place, 2 if quick else _ROUNDS)
+        rounds = 2 if quick else _ROUNDS
+        samples = await _time(store, place, rounds)
+        lags = [await _lag(store, name, rounds) for name in _LISTINGS]
     notes = [f"{count:,} sessions, {_RARE} of them the rare agent's, files in the caches"]
-    return _figures(samples), notes
+    return _figures(samples) + lags, notes
 
 
 async def _fill(store: FileSystemSessionStore, place: str, count: int) -> None:
@@ -59,23 +68,45 @@ async def _fill(store: FileSystemSessionStore, place: str, count: int) -> None:
             os.close(fd)
 
 
-async def _time(store: FileSystemSessionStore, place: str, rounds: int) -> Samples:
-    async def infos(agent_id: str | None) -> int:
-        return len([info async for info in store.infos(agent_id=agent_id)])
+async def _infos(store: FileSystemSessionStore, agent_id: str | None) -> int:
+    return len([info async for info in store.infos(agent_id=agent_id)])
 
+
+_LISTINGS: dict[str, Callable[[FileSystemSessionStore], Awaitable[Any]]] = {
+    "list_for_agent": lambda store: store.list_for_agent("agent-rare"),
+    "infos of one agent": lambda store: _infos(store, "agent-rare"),
+    "infos of all": lambda store: _infos(store, None),
+}
+
+
+async def _time(store: FileSystemSessionStore, place: str, rounds: int) -> Samples:
     assert await store.list_ids() == _scan_stat_sort(place)
-    assert await infos("agent-rare") == _RARE
+    assert await _infos(store, "agent-rare") == _RARE
+    listings = {name: Contestant(partial(call, store)) for name, call in _LISTINGS.items()}
     return await alternate(
         {
             "list_ids": Contestant(store.list_ids),
-            "list_for_agent": Contestant(lambda: store.list_for_agent("agent-rare")),
-            "infos of one agent": Contestant(lambda: infos("agent-rare")),
-            "infos of all": Contestant(lambda: infos(None)),
+            **listings,
             "scandir + stat + sort": Contestant(lambda: _scan_stat_sort(place)),
             "read prefixes": Contestant(lambda: _read_prefixes(place)),
         },
         rounds,
         warm_up=1,
+    )
+
+
+async def _lag(store: FileSystemSessionStore, name: str, rounds: int) -> Figure:
+    worst: list[float] = []
+    for _ in range(rounds):
+        async with Ticker() as ticker:
+            await _LISTINGS[name](store)
+        worst.append(max(ticker.lags) * 1e3)
+    return Figure(
+        name=f"{name}: lag max, median",
+        value=median(worst),
+        unit="ms",
+        goal=15,
+        spread=middle_half(worst),
     )
 
 
@@ -101,11 +132,10 @@ def _read_prefixes(place: str) -> None:
 
 def _figures(samples: Samples) -> list[Figure]:
     floor = ["scandir + stat + sort"]
-    names = ("list_for_agent", "infos of one agent", "infos of all")
     prefixes = "read prefixes"
     return [
         compare("list_ids / (scandir + stat + sort)", samples, "list_ids", floor, goal=1.25),
-        *(compare(f"{n} / list_ids", samples, n, ["list_ids"], goal=1.2) for n in names),
-        *(compare(f"{n} / {prefixes}", samples, n, [prefixes]) for n in names),
+        *(compare(f"{n} / list_ids", samples, n, ["list_ids"], goal=1.2) for n in _LISTINGS),
+        *(compare(f"{n} / {prefixes}", samples, n, [prefixes]) for n in _LISTINGS),
         compare(f"{prefixes} / list_ids", samples, prefixes, ["list_ids"]),
     ]
