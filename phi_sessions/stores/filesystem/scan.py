@@ -8,8 +8,9 @@ import stat
 import time
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -24,7 +25,9 @@ from .reader import SessionReader, Unsettled, translate
 
 __all__ = ["ids_newest_first", "names_of_agent", "names_of_all", "read_cards"]
 
-_SORTED_AT_ONCE: Final = 4096
+_AT_ONCE: Final = 4096
+"""Entries that one call into C handles: with many more it would hold up the event loop."""
+
 _TICK: Final = 50_000_000
 """Nanoseconds within which a file system may give two changes one time stamp."""
 
@@ -135,7 +138,8 @@ def _names(directory: str) -> tuple[list[str], set[str]]:
     names = [file[: -len(SUFFIX)] for file in files if file.endswith(SUFFIX)]
     # An entry that was passed over is met by its lock file, which stays where it is.
     locked = {file[: -len(LOCK)] for file in files if file.endswith(LOCK)}
-    locked.difference_update(names)
+    for some in _parts(names):
+        locked.difference_update(some)
     names.extend(locked)
     _sweep(directory, [file for file in files if TEMPORARY in file])
     return names, {file[: -len(TAIL)] for file in files if file.endswith(TAIL)}
@@ -148,16 +152,23 @@ def _read(directory: str) -> Iterable[str]:
         # tmpfs and btrfs pass over an entry that is being replaced while they are read. By the
         # second reading, whoever replaced one in the first has made its lock file.
         if os.stat(directory).st_mtime_ns > begun - _TICK:
-            return {*files, *os.listdir(directory)}
+            found: set[str] = set()
+            for some in chain(_parts(files), _parts(os.listdir(directory))):
+                found.update(some)
+            return found
     except FileNotFoundError:
         return []
     return files
 
 
+def _parts(names: list[str]) -> Iterator[list[str]]:
+    return (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE))
+
+
 def _sorted(entries: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    # One sort of 100,000 entries would hold the interpreter, and with it the event loop, for a
-    # tenth of a second: it is one call into C. So they are dealt out by size, and sorted in parts.
-    parts = len(entries) // _SORTED_AT_ONCE
+    # One sort of 100,000 entries would take a tenth of a second. So they are dealt out by size, and
+    # sorted in parts.
+    parts = len(entries) // _AT_ONCE
     if parts < 2:
         return sorted(entries)
     sample = sorted(entries[:: len(entries) // 1024])
