@@ -69,7 +69,7 @@ async def _fill(store: FileSystemSessionStore, place: str, count: int) -> None:
 
 
 async def _infos(store: FileSystemSessionStore, agent_id: str | None) -> int:
-    return len([info async for info in store.infos(agent_id=agent_id)])
+    return sum([1 async for _ in store.infos(agent_id=agent_id)])  # none is kept
 
 
 _LISTINGS: dict[str, Callable[[FileSystemSessionStore], Awaitable[Any]]] = {
