@@ -6,11 +6,12 @@ from datetime import datetime
 
 import msgspec
 
-from .model import Revision
+from .codec import Card, Header
+from .model import Revision, Session
 from .record import JSONObject
 from .timestamp import Timestamp
 
-__all__ = ["Selection", "SessionInfo"]
+__all__ = ["Selection", "SessionInfo", "card"]
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,25 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     metadata: JSONObject = {}
     revision: Revision
     size: int | None = None
+
+
+def card(
+    session: Session | Header | Card,
+    revision: Revision,
+    saved_at: Timestamp | None = None,
+    size: int | None = None,
+) -> SessionInfo:
+    """Return the card of a session in the state `revision`, by what was read of it."""
+    return SessionInfo(
+        session_id=session.session_id,
+        agent_id=session.agent_id,
+        created_at=session.created_at,
+        last_active_at=session.last_active_at,
+        saved_at=saved_at,
+        metadata=session.metadata or {},
+        revision=revision,
+        size=size,
+    )
 
 
 class Selection:

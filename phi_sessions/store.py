@@ -19,7 +19,7 @@ from .errors import (
     SessionExistsError,
     SessionNotFoundError,
 )
-from .info import Selection, SessionInfo
+from .info import Selection, SessionInfo, card
 from .loops import Loops
 from .model import LoopRecord, Revision, Session
 from .promise import Promise
@@ -208,7 +208,7 @@ class SessionStore(ABC):
             if wanted.is_complete:
                 return
             session = await self._find(session_id, on_error)
-            if session is not None and wanted.takes(info := _info(session)):
+            if session is not None and wanted.takes(info := card(session, _revision(session))):
                 yield info
 
     async def update(
@@ -378,13 +378,6 @@ def _with_own_list(session: Session) -> Session:
     return copied
 
 
-def _info(session: Session) -> SessionInfo:
+def _revision(session: Session) -> Revision:
     assert session.revision is not None
-    return SessionInfo(
-        session_id=session.session_id,
-        agent_id=session.agent_id,
-        created_at=session.created_at,
-        last_active_at=session.last_active_at,
-        metadata=session.metadata,
-        revision=session.revision,
-    )
+    return session.revision

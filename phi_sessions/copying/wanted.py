@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
 
 from ..errors import SessionError
-from ..info import Selection, SessionInfo
-from ..model import Revision, Session
+from ..info import Selection, SessionInfo, card
+from ..model import Revision
 from ..store import OnError, SessionStore
 
 __all__ = ["Wanted"]
@@ -71,15 +71,4 @@ class Wanted:
             session = await self._source.find(session_id)
         except SessionError:
             return True  # to be met again, and reported, when it is copied
-        return session is not None and self._takes(_card(session))
-
-
-def _card(session: Session) -> SessionInfo:
-    return SessionInfo(
-        session_id=session.session_id,
-        agent_id=session.agent_id,
-        created_at=session.created_at,
-        last_active_at=session.last_active_at,
-        metadata=session.metadata,
-        revision=session.revision or Revision(""),
-    )
+        return session is not None and self._takes(card(session, session.revision or Revision("")))

@@ -16,25 +16,20 @@ from ..errors import (
     SessionTaskError,
 )
 from ..ids import name_from_id
-from ..info import SessionInfo
 from ..model import LoopRecord, Revision, Session
 from ..store import Expect, Expectation, SessionStore, put_loops
-from ..timestamp import Timestamp
-from .pace import Pace
+from .pace import pace
 
 __all__ = [
     "BaseStore",
     "Outcome",
     "Stored",
-    "card",
     "new_revision",
     "not_found",
     "pack",
     "require",
     "unpack",
 ]
-
-_pace = Pace()
 
 
 class Outcome:
@@ -80,22 +75,6 @@ def require(expect: Expectation, found: Revision | None, session_id: str) -> Non
         )
     if found is not None:
         raise SessionExistsError(f"session {session_id!r} already exists", session_id=session_id)
-
-
-def card(
-    header: codec.Card | codec.Header, revision: Revision, saved_at: Timestamp, size: int
-) -> SessionInfo:
-    """Return the card of a stored session."""
-    return SessionInfo(
-        session_id=header.session_id,
-        agent_id=header.agent_id,
-        created_at=header.created_at,
-        last_active_at=header.last_active_at,
-        saved_at=saved_at,
-        metadata=header.metadata or {},
-        revision=revision,
-        size=size,
-    )
 
 
 def not_found(session_id: str) -> SessionNotFoundError:
@@ -196,15 +175,15 @@ async def pack(session: Session) -> Parcel:
     Raises:
         SessionEncodeError: It could not be read again.
     """
-    await _pace.begin()
+    await pace.begin()
     try:
         head = codec.encode_head(session)
         records: list[StoredRecord] = []
         for record in codec.encode_records(session):
             records.append(record)
-            await _pace.step()
+            await pace.step()
     finally:
-        _pace.end()
+        pace.end()
     return Parcel(session.session_id, session.agent_id, head, records, codec.origin_of(session))
 
 

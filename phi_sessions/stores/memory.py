@@ -12,13 +12,13 @@ from typing import NamedTuple
 from .. import codec
 from ..codec import Origin, Parcel, StoredRecord, put_records
 from ..errors import SessionLockedError
-from ..info import Selection, SessionInfo
+from ..info import Selection, SessionInfo, card
 from ..lease import Lease, SupportsLease
 from ..model import Revision, Session
 from ..promise import Promise
 from ..store import Expectation, OnError
 from ..timestamp import Timestamp
-from .base import BaseStore, Outcome, Stored, card, new_revision, not_found, pack, require
+from .base import BaseStore, Outcome, Stored, new_revision, not_found, pack, require
 from .forking import renew_in_child
 from .turnstile import Turnstile
 

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Final
 
-__all__ = ["Pace"]
+__all__ = ["Pace", "pace"]
 
 _SLICE: Final = 0.001
 """Seconds of work in one pass of the loop, after which it goes round once."""
@@ -50,3 +50,7 @@ class Pace(threading.local):
     def _renew(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is loop:
             self._loop = None
+
+
+pace: Final = Pace()
+"""What all that encodes or decodes on an event loop goes by: it is one loop that they share."""

@@ -17,11 +17,11 @@ import msgspec
 from ... import codec
 from ...codec import Origin, StoredRecord
 from ...errors import SaveOutcomeUnknownError, SessionCorruptError, SessionIOError
-from ...info import SessionInfo
+from ...info import SessionInfo, card
 from ...model import Revision
 from ...store import Expect, Expectation
 from ...timestamp import Timestamp
-from ..base import Stored, card
+from ..base import Stored
 from . import disk, document, tailfile
 from .layout import Paths
 from .publish import NotDurable

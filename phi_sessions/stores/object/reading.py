@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from ... import codec
 from ...codec import StoredRecord
 from ...errors import SessionCorruptError
-from ...info import SessionInfo
+from ...info import SessionInfo, card
 from ...timestamp import Timestamp
-from ..base import Stored, card
-from ..pace import Pace
+from ..base import Stored
+from ..pace import pace
 from .bucket import Bucket
 from .client import Got
 from .crowd import for_each
@@ -41,8 +41,6 @@ T = TypeVar("T")
 
 _FRONT: Final = 4096
 """Bytes of a manifest that nearly always hold its front."""
-
-_pace = Pace()
 
 
 class Moved(Exception):
@@ -181,17 +179,17 @@ class Reader:
         """
         texts = await for_each(parts, lambda part: self._texts(session_id, part))
         steps: list[list[StoredRecord]] = []
-        await _pace.begin()
+        await pace.begin()
         try:
             for part, lines in zip(parts, texts, strict=True):
                 step: list[StoredRecord] = []
                 path = self._bucket.path(part_key(session_id, part.token))
                 for text in lines:
                     step.append(checked_record(text, session_id, path))
-                    await _pace.step()
+                    await pace.step()
                 steps.append(step)
         finally:
-            _pace.end()
+            pace.end()
         return steps
 
     async def _texts(self, session_id: str, part: Part) -> list[bytes]:

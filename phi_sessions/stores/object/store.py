@@ -233,7 +233,7 @@ class ObjectSessionStore(BaseStore, SupportsLease):
             left = begun + patience - time.monotonic()
             if left <= 0:
                 raise _held(begun, session_id, holder)
-            await asyncio.sleep(min(left, random.uniform(pause / 2, pause)))  # noqa: S311
+            await asyncio.sleep(min(left, random.uniform(pause / 2, pause)))  # noqa: S311 - no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def sweep(self, *, older_than: timedelta = timedelta(hours=1)) -> list[str]:

@@ -8,16 +8,14 @@ from hashlib import blake2b
 from ... import codec
 from ...codec import Origin, StoredRecord
 from ...errors import SessionCorruptError
-from ...info import SessionInfo
+from ...info import SessionInfo, card
 from ...model import Revision
 from ...timestamp import Timestamp
-from ..base import Stored, card
-from ..pace import Pace
+from ..base import Stored
+from ..pace import pace
 from .driver import Row
 
 __all__ = ["as_bytes", "as_columns", "as_info", "as_list", "as_revision", "as_stored"]
-
-_pace = Pace()
 
 
 def as_bytes(text: str) -> bytes:
@@ -58,7 +56,7 @@ async def as_stored(session_id: str, rows: Iterable[Row], place: str) -> Stored 
     head: Row | None = None
     found: list[tuple[int, StoredRecord]] = []
     position: int | None = None
-    await _pace.begin()
+    await pace.begin()
     try:
         for row in rows:
             position, text = row[1], row[3]
@@ -66,7 +64,7 @@ async def as_stored(session_id: str, rows: Iterable[Row], place: str) -> Stored 
                 head = row
                 continue
             if found:
-                await _pace.step()
+                await pace.step()
             loop_id = codec.check_record(text)
             if as_bytes(loop_id) != row[2]:
                 raise _Damage(f"it holds loop record {loop_id!r}")
@@ -82,7 +80,7 @@ async def as_stored(session_id: str, rows: Iterable[Row], place: str) -> Stored 
     except (SessionCorruptError, _Damage) as error:
         raise _corrupt(error, session_id, place, position) from error
     finally:
-        _pace.end()
+        pace.end()
     found.sort()
     records = [record for _, record in found]
     return Stored(header, Origin(Revision(head[2].decode()), text, records))
@@ -94,7 +92,7 @@ async def as_info(row: Row, place: str) -> SessionInfo:
     Raises:
         SessionCorruptError: It makes none.
     """
-    await _pace.begin()
+    await pace.begin()
     session_id = row[0].decode()
     try:
         head = codec.decode_card(row[2])
@@ -105,7 +103,7 @@ async def as_info(row: Row, place: str) -> SessionInfo:
     except (SessionCorruptError, _Damage) as error:
         raise _corrupt(error, session_id, place) from error
     finally:
-        _pace.end()
+        pace.end()
 
 
 class _Damage(Exception):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from ...ids import id_from_name
-from ..pace import Pace
+from ..pace import pace
 from .layout import Layout, Place, digest_of
 from .scripts import LIST, READ
 from .server import Server
@@ -16,8 +16,6 @@ __all__ = ["Found", "Listed", "Listing"]
 
 _AT_ONCE: Final = 64
 """Names that are merged before the loop may go round."""
-
-_pace = Pace()
 
 
 class Listed(NamedTuple):
@@ -89,14 +87,14 @@ class Listing:
 
 async def _merge(buckets: Sequence[Sequence[bytes]]) -> list[Listed]:
     result: list[Listed] = []
-    await _pace.begin()
+    await pace.begin()
     try:
         for listed in heapq.merge(*map(_listed, buckets)):
             result.append(listed)
             if not len(result) % _AT_ONCE:
-                await _pace.step()
+                await pace.step()
     finally:
-        _pace.end()
+        pace.end()
     return result
 
 

@@ -8,16 +8,14 @@ from typing import Any, NamedTuple
 from ... import codec
 from ...codec import Origin, StoredRecord
 from ...errors import SessionCorruptError
-from ...info import SessionInfo
+from ...info import SessionInfo, card
 from ...model import Revision
 from ...timestamp import Timestamp
-from ..base import Stored, card
-from ..pace import Pace
+from ..base import Stored
+from ..pace import pace
 from .layout import Place
 
 __all__ = ["card_of", "damaged", "stored_of"]
-
-_pace = Pace()
 
 
 class _Fields(NamedTuple):
@@ -41,13 +39,13 @@ async def stored_of(session_id: str, place: Place, answer: list[Any]) -> Stored:
     records: list[StoredRecord] = []
     try:
         header = codec.decode_head(fields.head)
-        await _pace.begin()
+        await pace.begin()
         try:
             for text in fields.records:
                 records.append(StoredRecord(codec.check_record(text), text))
-                await _pace.step()
+                await pace.step()
         finally:
-            _pace.end()
+            pace.end()
     except SessionCorruptError as error:
         raise damaged(session_id, place, error.reason) from error
     size = len(fields.head) + sum(map(len, fields.records))

@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 from ... import codec
 from ...codec import Origin, StoredRecord
 from ...errors import SessionCorruptError
-from ...info import SessionInfo
+from ...info import SessionInfo, card
 from ...model import Revision
 from ...timestamp import Timestamp
-from ..base import Stored, card
+from ..base import Stored
 from . import statements
 from .driver import sqlite3
 from .failures import DRIVER_ERRORS, is_damage
