@@ -26,9 +26,9 @@ import msgspec
 from phi_sessions import FileSystemSessionStore, LoopRecord
 from phi_sessions.record import enc_hook
 
-from .data import TURN_BYTES, agent_of, make_record, make_session
-from .measure import Contestant, Samples, alternate
-from .report import Figure, compare
+from .data import TURN_BYTES, make_session, make_turn
+from .measure import Contestant, alternate
+from .report import Figure, compare, rate, speed_up
 from .rows import Add, open_autocommit, open_committed, versions
 from .syscalls import BYTES, count_system_calls
 from .traced import traced_record
@@ -64,19 +64,19 @@ async def _one_session(
     short = [f"short-{number}" for number in range(rounds // _STAYS_SHORT + 2)]
     for name, loops in (*((name, 9) for name in short), ("long", turns - 1)):
         await store.save(make_session(name, loops * _OLD_TURN_BYTES, records=loops))
-        await store.append(name, new_record(random, name, next(numbers)))
+        await store.append(name, make_turn(random, name, next(numbers)))
     records: dict[str, LoopRecord] = {}
     texts: list[bytes] = []
     used = count()
 
     def prepare_short() -> None:
-        records["short"] = new_record(random, short[next(used) // _STAYS_SHORT], next(numbers))
+        records["short"] = make_turn(random, short[next(used) // _STAYS_SHORT], next(numbers))
 
     def prepare_long() -> None:
-        records["long"] = new_record(random, "long", next(numbers))
+        records["long"] = make_turn(random, "long", next(numbers))
 
     def prepare_text() -> None:
-        records["row"] = new_record(random, "long", next(numbers))
+        records["row"] = make_turn(random, "long", next(numbers))
         texts[:] = [_encode(records["row"])]
 
     def append(name: str) -> Callable[[], Awaitable[Any]]:
@@ -114,10 +114,6 @@ async def _one_session(
     ]
 
 
-def new_record(random: Random, session_id: str, number: int) -> LoopRecord:
-    return make_record(random, session_id, agent_of(1), number, TURN_BYTES)
-
-
 def bare_write(path: str, data: bytes) -> None:
     """Add `data` to a file durably, with no more than that takes."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -133,12 +129,12 @@ async def _many_tasks(
     ids = [f"task-{number}" for number in range(tasks)]
     for name in ids:
         await store.save(make_session(name, 10 * _OLD_TURN_BYTES, records=10))
-        await store.append(name, new_record(random, name, next(numbers)))
+        await store.append(name, make_turn(random, name, next(numbers)))
     records: list[LoopRecord] = []
     texts: list[bytes] = []
 
     def prepare() -> None:
-        records[:] = [new_record(random, name, next(numbers)) for name in ids]
+        records[:] = [make_turn(random, name, next(numbers)) for name in ids]
         texts[:] = [_encode(record) for record in records]
 
     def each(run: Callable[[int], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
@@ -157,35 +153,14 @@ async def _many_tasks(
             },
             rounds,
         )
-    rows = "aiosqlite rows"
+    faster, rows = f"{tasks} tasks: times as fast as", "aiosqlite rows"
     return [
-        _speed_up(f"{tasks} tasks: times as fast as {rows}", samples, "row", 2.5),
-        _speed_up(f"{tasks} tasks: times as fast as {rows}, autocommit", samples, "autocommit"),
-        _rate(samples, tasks, "append", "appends/s"),
-        _rate(samples, tasks, "row", "rows/s"),
-        _rate(samples, tasks, "autocommit", "rows/s"),
+        speed_up(f"{faster} {rows}", samples, "append", "row", goal=2.5),
+        speed_up(f"{faster} {rows}, autocommit", samples, "append", "autocommit"),
+        rate(f"{tasks} tasks append", samples, "append", tasks, "appends/s"),
+        rate(f"{tasks} tasks row", samples, "row", tasks, "rows/s"),
+        rate(f"{tasks} tasks autocommit", samples, "autocommit", tasks, "rows/s"),
     ]
-
-
-def _speed_up(title: str, samples: Samples, rival: str, goal: float | None = None) -> Figure:
-    return Figure(
-        name=title,
-        value=samples.ratio([rival], ["append"]),
-        goal=goal,
-        at_least=True,
-        spread=samples.spread([rival], ["append"]),
-        measured=samples.summary("append"),
-        floor=samples.summary(rival),
-    )
-
-
-def _rate(samples: Samples, tasks: int, name: str, unit: str) -> Figure:
-    return Figure(
-        name=f"{tasks} tasks {name}",
-        value=tasks / samples.p50(name) * 1e9,
-        unit=unit,
-        measured=samples.summary(name),
-    )
 
 
 def _calls(directory: str, notes: list[str]) -> list[Figure]:

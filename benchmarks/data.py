@@ -27,7 +27,7 @@ from phi_sessions.messages import (
 )
 from phi_sessions.record import enc_hook
 
-__all__ = ["SIZES", "TURN_BYTES", "agent_of", "make_record", "make_session"]
+__all__ = ["SIZES", "TURN_BYTES", "agent_of", "make_record", "make_session", "make_turn"]
 
 SIZES = {
     "2 KB": (2_000, 1),
@@ -108,6 +108,11 @@ def make_record(
         left -= _add_turn(record, random, min(left, random.randint(_LEAST, 5_000)))
     record.messages[0]["content"] = [text_content(_text(random, max(left - 35, 1)))]
     return record
+
+
+def make_turn(random: Random, session_id: str, number: int) -> LoopRecord:
+    """Return the loop record that an agent's latest turn adds, its `number`th."""
+    return make_record(random, session_id, agent_of(1), number, TURN_BYTES)
 
 
 def _add_turn(record: LoopRecord, random: Random, size: int) -> int:

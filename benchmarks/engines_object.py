@@ -34,10 +34,10 @@ from phi_sessions import LoopRecord, Session, codec
 from phi_sessions.stores.object import ObjectSessionStore
 from phi_sessions.stores.object.crowd import AT_ONCE
 
-from .data import SIZES, TURN_BYTES, agent_of, make_record, make_session
+from .data import SIZES, TURN_BYTES, agent_of, make_record, make_session, make_turn
 from .measure import Contestant, alternate
 from .plain import fastest_encode
-from .report import Figure, compare
+from .report import Figure, compare, rate
 from .servers.s3 import S3Server
 
 __all__ = ["measure"]
@@ -173,7 +173,7 @@ async def _append(store: ObjectSessionStore, tape: Tape, bare: Bare, rounds: int
 
     def prepare() -> None:
         number = next(numbers)
-        record[:] = [_new_record(random, ids[number % len(ids)], number)]
+        record[:] = [make_turn(random, ids[number % len(ids)], number)]
 
     samples = await alternate(
         {
@@ -186,10 +186,6 @@ async def _append(store: ObjectSessionStore, tape: Tape, bare: Bare, rounds: int
         warm_up=2 * len(ids),
     )
     return [compare("append / bare obstore", samples, "append", ["bare"], goal=1.3)]
-
-
-def _new_record(random: Random, session_id: str, number: int) -> LoopRecord:
-    return make_record(random, session_id, agent_of(1), number, TURN_BYTES)
 
 
 async def _save(
@@ -254,7 +250,7 @@ async def _tasks(
     takes = Takes(tape)
 
     def prepare() -> None:
-        records[:] = [_new_record(random, name, next(numbers)) for name in ids]
+        records[:] = [make_turn(random, name, next(numbers)) for name in ids]
 
     def append() -> Awaitable[Any]:
         return asyncio.gather(
@@ -275,13 +271,10 @@ async def _tasks(
         },
         rounds,
     )
-    rate = Figure(
-        name=f"{tasks} tasks append",
-        value=tasks / samples.p50("append") * 1e9,
-        unit="appends/s",
-        measured=samples.summary("append"),
-    )
-    return [compare(f"{tasks} tasks append / bare obstore", samples, "append", ["bare"]), rate]
+    return [
+        compare(f"{tasks} tasks append / bare obstore", samples, "append", ["bare"]),
+        rate(f"{tasks} tasks append", samples, "append", tasks, "appends/s"),
+    ]
 
 
 async def _list(

@@ -27,9 +27,9 @@ import msgspec
 from phi_sessions import LoopRecord, Session
 from phi_sessions.codec import encode_head, encode_loops, encode_records
 
-from .data import TURN_BYTES, agent_of, make_record, make_session
-from .measure import Contestant, Samples, alternate
-from .report import Figure, compare
+from .data import agent_of, make_session, make_turn
+from .measure import Contestant, alternate
+from .report import Figure, compare, rate
 
 __all__ = ["measure"]
 
@@ -43,7 +43,7 @@ _POOL = 10
 Args = tuple[Any, ...]
 
 
-async def measure(directory: str, *, quick: bool) -> tuple[list[Figure], list[str]]:  # noqa: ARG001
+async def measure(directory: str, *, quick: bool) -> tuple[list[Figure], list[str]]:  # noqa: ARG001 - all take it
     import asyncpg
 
     from phi_sessions.stores.postgres import PostgresSessionStore
@@ -99,7 +99,7 @@ async def _append(store: Any, bare: Any, rounds: int, turns: int) -> list[Figure
 
     def prepare(name: str) -> Callable[[], None]:
         def make() -> None:
-            records[name] = _record(random, name, next(numbers))
+            records[name] = make_turn(random, name, next(numbers))
             args[name] = _put_args(name, None, [records[name]])
 
         return make
@@ -128,10 +128,6 @@ async def _append(store: Any, bare: Any, rounds: int, turns: int) -> list[Figure
     ]
 
 
-def _record(random: Random, session_id: str, number: int) -> LoopRecord:
-    return make_record(random, session_id, agent_of(1), number, TURN_BYTES)
-
-
 async def _save(store: Any, bare: Any, rounds: int) -> list[Figure]:
     random, numbers, statements = Random(12), count(), store._statements
     for name in ("held", "rival"):
@@ -149,7 +145,7 @@ async def _save(store: Any, bare: Any, rounds: int) -> list[Figure]:
 
     def change(session: Session) -> None:
         session.metadata["n"] = next(numbers)
-        session.loops[-1] = _record(random, session.session_id, len(session.loops) - 1)
+        session.loops[-1] = make_turn(random, session.session_id, len(session.loops) - 1)
 
     def prepare_changed() -> None:
         change(rival)
@@ -188,7 +184,7 @@ async def _tasks(store: Any, url: str, tasks: int, rounds: int) -> list[Figure]:
     args: list[Args] = []
 
     def prepare() -> None:
-        records[:] = [_record(random, name, next(numbers)) for name in ids]
+        records[:] = [make_turn(random, name, next(numbers)) for name in ids]
         args[:] = [
             _put_args(name, None, [record]) for name, record in zip(ids, records, strict=True)
         ]
@@ -206,14 +202,8 @@ async def _tasks(store: Any, url: str, tasks: int, rounds: int) -> list[Figure]:
         )
     return [
         compare(f"{tasks} tasks append / asyncpg's pool", samples, "store", ["pool"]),
-        _rate(samples, tasks),
+        rate(f"{tasks} tasks append", samples, "store", tasks, "appends/s"),
     ]
-
-
-def _rate(samples: Samples, tasks: int) -> Figure:
-    value = tasks / samples.p50("store") * 1e9
-    summary = samples.summary("store")
-    return Figure(name=f"{tasks} tasks append", value=value, unit="appends/s", measured=summary)
 
 
 async def _list(store: Any, bare: Any, sessions: int, rounds: int) -> list[Figure]:

@@ -24,9 +24,9 @@ from typing import Any
 from phi_sessions import LoopRecord, Session
 from phi_sessions.codec import StoredRecord, encode_head, encode_loops, encode_records
 
-from .data import TURN_BYTES, agent_of, make_record, make_session
-from .measure import Contestant, Samples, alternate
-from .report import Figure, compare
+from .data import agent_of, make_session, make_turn
+from .measure import Contestant, alternate
+from .report import Figure, compare, rate
 
 __all__ = ["measure"]
 
@@ -37,7 +37,7 @@ _FEW, _MANY = 10, 100
 _CONNECTIONS = 16
 
 
-async def measure(directory: str, *, quick: bool) -> tuple[list[Figure], list[str]]:  # noqa: ARG001
+async def measure(directory: str, *, quick: bool) -> tuple[list[Figure], list[str]]:  # noqa: ARG001 - all take it
     import redis
 
     from phi_sessions.stores.redis import RedisSessionStore
@@ -95,10 +95,6 @@ def _pairs(records: list[StoredRecord]) -> list[bytes]:
     return [part for record in records for part in (record.loop_id.encode(), record.text)]
 
 
-def _record(random: Random, session_id: str, number: int) -> LoopRecord:
-    return make_record(random, session_id, agent_of(1), number, TURN_BYTES)
-
-
 async def _append(store: Any, bare: Any, rounds: int, turns: int) -> list[Figure]:
     from phi_sessions.stores.redis.scripts import PATCH
 
@@ -110,7 +106,7 @@ async def _append(store: Any, bare: Any, rounds: int, turns: int) -> list[Figure
 
     def prepare(name: str) -> Callable[[], None]:
         def make() -> None:
-            records[name] = _record(random, name, next(numbers))
+            records[name] = make_turn(random, name, next(numbers))
             texts[name] = _pairs(encode_loops([records[name]], name))
 
         return make
@@ -121,7 +117,7 @@ async def _append(store: Any, bare: Any, rounds: int, turns: int) -> list[Figure
     def send(name: str) -> Contestant:
         return Contestant(lambda: rival.change(PATCH, name, b"", b"", *texts[name]), prepare(name))
 
-    await store.append("short", _record(random, "short", next(numbers)))  # the server has it then
+    await store.append("short", make_turn(random, "short", next(numbers)))  # the server has it then
     samples = await alternate(
         {
             "short": append("short"),
@@ -208,7 +204,7 @@ async def _tasks(store: Any, url: str, tasks: int, rounds: int) -> list[Figure]:
     texts: list[list[bytes]] = []
 
     def prepare() -> None:
-        records[:] = [_record(random, name, next(numbers)) for name in ids]
+        records[:] = [make_turn(random, name, next(numbers)) for name in ids]
         texts[:] = [
             _pairs(encode_loops([record], name)) for name, record in zip(ids, records, strict=True)
         ]
@@ -231,14 +227,8 @@ async def _tasks(store: Any, url: str, tasks: int, rounds: int) -> list[Figure]:
         await client.aclose()
     return [
         compare(f"{tasks} tasks append / redis-py's pool", samples, "store", ["pool"]),
-        _rate(samples, tasks),
+        rate(f"{tasks} tasks append", samples, "store", tasks, "appends/s"),
     ]
-
-
-def _rate(samples: Samples, tasks: int) -> Figure:
-    value = tasks / samples.p50("store") * 1e9
-    summary = samples.summary("store")
-    return Figure(name=f"{tasks} tasks append", value=value, unit="appends/s", measured=summary)
 
 
 async def _list(store: Any, bare: Any, sessions: int, rounds: int) -> list[Figure]:

@@ -38,10 +38,10 @@ from phi_sessions.record import enc_hook
 from phi_sessions.stores.base import new_revision
 from phi_sessions.stores.sqlite import SQLiteSessionStore, statements
 
-from .data import SIZES, TURN_BYTES, agent_of, make_record, make_session
-from .measure import Contestant, Samples, alternate
+from .data import SIZES, TURN_BYTES, agent_of, make_record, make_session, make_turn
+from .measure import Contestant, alternate
 from .plain import fastest_encode, fastest_read
-from .report import Figure, compare
+from .report import Figure, compare, rate, speed_up
 from .rows import Add, open_autocommit, open_committed, versions
 
 __all__ = ["measure"]
@@ -167,7 +167,7 @@ async def _append(place: str, rounds: int) -> list[Figure]:
 
     def prepare() -> None:
         number = next(numbers)
-        records[:] = [new_record(random, ids[number % len(ids)], number)]
+        records[:] = [make_turn(random, ids[number % len(ids)], number)]
         texts[:] = [_encode(records[0])]
 
     async with _both(place, "append", sessions) as (store, bare):
@@ -186,10 +186,6 @@ async def _append(place: str, rounds: int) -> list[Figure]:
             rounds,
         )
     return [compare("append / bare driver", samples, "append", ["bare"], goal=1.3)]
-
-
-def new_record(random: Random, session_id: str, number: int) -> LoopRecord:
-    return make_record(random, session_id, agent_of(1), number, TURN_BYTES)
 
 
 async def _save(place: str, rounds: int, notes: list[str]) -> list[Figure]:
@@ -300,7 +296,7 @@ async def _tasks(place: str, tasks: int, rounds: int) -> list[Figure]:
     texts: list[bytes] = []
 
     def prepare() -> None:
-        records[:] = [new_record(random, name, next(numbers)) for name in ids]
+        records[:] = [make_turn(random, name, next(numbers)) for name in ids]
         texts[:] = [_encode(record) for record in records]
 
     def each(run: Callable[[int], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
@@ -324,29 +320,9 @@ async def _tasks(place: str, tasks: int, rounds: int) -> list[Figure]:
             },
             rounds,
         )
+    faster, names = f"{tasks} tasks: times as fast as", ("append", "row", "autocommit")
     return [
-        _speed_up(f"{tasks} tasks: times as fast as aiosqlite rows", samples, "row", 1.5),
-        _speed_up(f"{tasks} tasks: times as fast as rows, autocommit", samples, "autocommit", 1.5),
-        *(_rate(samples, tasks, name) for name in ("append", "row", "autocommit")),
+        speed_up(f"{faster} aiosqlite rows", samples, "append", "row", goal=1.5),
+        speed_up(f"{faster} rows, autocommit", samples, "append", "autocommit", goal=1.5),
+        *(rate(f"{tasks} tasks {name}", samples, name, tasks, "/s") for name in names),
     ]
-
-
-def _speed_up(title: str, samples: Samples, rival: str, goal: float) -> Figure:
-    return Figure(
-        name=title,
-        value=samples.ratio([rival], ["append"]),
-        goal=goal,
-        at_least=True,
-        spread=samples.spread([rival], ["append"]),
-        measured=samples.summary("append"),
-        floor=samples.summary(rival),
-    )
-
-
-def _rate(samples: Samples, tasks: int, name: str) -> Figure:
-    return Figure(
-        name=f"{tasks} tasks {name}",
-        value=tasks / samples.p50(name) * 1e9,
-        unit="/s",
-        measured=samples.summary(name),
-    )

@@ -13,7 +13,7 @@ from .measure import Samples, Summary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Figure", "Report", "compare", "draw", "table"]
+__all__ = ["Figure", "Report", "compare", "draw", "rate", "speed_up", "table"]
 
 
 class Figure(msgspec.Struct, kw_only=True):
@@ -79,6 +79,31 @@ def compare(
         spread=samples.spread([measured], floor),
         measured=samples.summary(measured),
         floor=samples.summary(*floor),
+    )
+
+
+def speed_up(
+    name: str, samples: Samples, measured: str, rival: str, *, goal: float | None = None
+) -> Figure:
+    """Return how many times as fast as a rival a contestant is."""
+    return Figure(
+        name=name,
+        value=samples.ratio([rival], [measured]),
+        goal=goal,
+        at_least=True,
+        spread=samples.spread([rival], [measured]),
+        measured=samples.summary(measured),
+        floor=samples.summary(rival),
+    )
+
+
+def rate(name: str, samples: Samples, measured: str, calls: int, unit: str) -> Figure:
+    """Return how many calls a contestant makes in a second that makes `calls` in each round."""
+    return Figure(
+        name=name,
+        value=calls / samples.p50(measured) * 1e9,
+        unit=unit,
+        measured=samples.summary(measured),
     )
 
 

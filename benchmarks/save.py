@@ -31,7 +31,7 @@ from .data import SIZES, TURN_BYTES, agent_of, make_record, make_session
 from .floors import NaiveSave, RawSave, empty_hop, raw_read
 from .measure import Contestant, Samples, alternate
 from .plain import fastest_encode
-from .report import Figure, compare
+from .report import Figure, compare, rate, speed_up
 from .syscalls import count_hops, count_system_calls
 
 __all__ = ["measure"]
@@ -174,33 +174,17 @@ async def _many_tasks(directory: str, tasks: int, rounds: int) -> list[Figure]:
             },
             rounds,
         )
+    faster = "times as fast as naive"
     figures = [
-        _speed_up(samples, tasks, "untouched", "naive"),
-        _speed_up(samples, tasks, "built", "naive built"),
+        speed_up(f"{tasks} tasks untouched: {faster}", samples, "untouched", "naive", goal=2.2),
+        speed_up(f"{tasks} tasks built: {faster}", samples, "built", "naive built", goal=2.2),
         compare(f"{tasks} tasks untouched / raw in a hop", samples, "untouched", ["raw in a hop"]),
     ]
     figures += [
-        Figure(
-            name=f"{tasks} tasks {name}",
-            value=tasks / samples.p50(name) * 1e9,
-            unit="saves/s",
-            measured=samples.summary(name),
-        )
+        rate(f"{tasks} tasks {name}", samples, name, tasks, "saves/s")
         for name in ("untouched", "built", "naive", "raw in a hop")
     ]
     return figures
-
-
-def _speed_up(samples: Samples, tasks: int, name: str, rival: str) -> Figure:
-    return Figure(
-        name=f"{tasks} tasks {name}: times as fast as naive",
-        value=samples.ratio([rival], [name]),
-        goal=2.2,
-        at_least=True,
-        spread=samples.spread([rival], [name]),
-        measured=samples.summary(name),
-        floor=samples.summary(rival),
-    )
 
 
 async def _calls(directory: str, notes: list[str]) -> list[Figure]:

@@ -138,6 +138,7 @@ class S3Server:
         import obstore
         from obstore.store import S3Store
 
+        # obstore's own kind of dictionary takes the same keys.
         store = S3Store(name, config=self.config(), client_options={"allow_http": True})  # type: ignore[arg-type]
         url = obstore.sign(store, "PUT", "", timedelta(seconds=60))
         with urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=30):
