@@ -6,10 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from phi_sessions import Promise, open_store
 from phi_sessions.testing import Scale, check_store
 
 SCALE = Scale()
+
+# A collection of all that other tests left would be taken for a store that holds up the loop.
+pytestmark = pytest.mark.usefixtures("frozen_heap")
 
 
 async def keeps_every_promise(url: str, **options: Any) -> frozenset[Promise]:
