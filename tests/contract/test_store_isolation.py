@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from contract_samples import a_session, content
 
 from phi_sessions import SessionStore
@@ -50,12 +51,15 @@ async def test_an_agents_sessions_are_listed_as_load_gives_them(store: SessionSt
         await store.save(session)
 
 
+@pytest.mark.parametrize("loops", [1, 400])
+@pytest.mark.parametrize("new", ["new", '"', "old+"])
 async def test_a_session_that_changes_hands_is_listed_for_its_new_agent(
-    store: SessionStore,
+    store: SessionStore, new: str, loops: int
 ) -> None:
-    session = a_session("s-1", "old")
+    session = a_session("s-1", "old", loops=loops)
     await store.save(session)
-    session.agent_id = "new"
+    session.agent_id = new
     await store.save(session)
     assert await store.list_for_agent("old") == []
-    assert [s.session_id for s in await store.list_for_agent("new")] == ["s-1"]
+    assert [s.session_id for s in await store.list_for_agent(new)] == ["s-1"]
+    assert [i.session_id async for i in store.infos(agent_id=new)] == ["s-1"]

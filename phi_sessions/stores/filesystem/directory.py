@@ -170,6 +170,8 @@ class SessionDirectory(SessionReader):
         if changed is None:
             return None
         head, records = changed
+        if head is not None and not document.name_one_agent(head, parcel.origin.head):
+            return None  # whoever looks for an agent's sessions reads the session files' heads
         if sum(len(record.text) for record in records) * _PART > state.stamp.size:
             return None
         line = step_line(revision, head, [record.text for record in records])

@@ -34,6 +34,7 @@ __all__ = [
     "join",
     "join_indented",
     "may_be_own",
+    "name_one_agent",
     "names_other",
     "names_session",
     "own_head",
@@ -46,6 +47,7 @@ _FIRST_KEYS: Final = re.compile(
 )
 """As they are written here, and as phi-core lays them out."""
 
+_AFTER_AGENT: Final = b'","created_at":'
 _LOOPS: Final = b'"loops":[\n'
 _BETWEEN: Final = b",\n"
 _CLOSE: Final = b"\n]}"
@@ -144,6 +146,12 @@ def names_other(prefix: bytes, agent: bytes) -> bool:
     """
     match = _FIRST_KEYS.match(prefix)
     return match is not None and match[1] != agent
+
+
+def name_one_agent(head: bytes, other: bytes) -> bool:
+    """Return whether two heads of one session, as our own files have them, name the same agent."""
+    end = head.find(_AFTER_AGENT)  # in a string, each quote has a backslash
+    return end > 0 and other.startswith(head[: end + len(_AFTER_AGENT)])
 
 
 def split(data: bytes) -> Document:
