@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
 
 from phi_sessions import FileSystemSessionStore, LoopRecord, Session
 
@@ -126,53 +124,3 @@ def held_by_process(path: Path) -> Iterator[Callable[[], None]]:
         end()
         holder.stdin.close()
         holder.stdout.close()
-
-
-class Steps(Generic[T]):
-    """Awaits a coroutine and calls `at(n, waited)` when it is suspended for the n-th time."""
-
-    def __init__(
-        self, coroutine: Coroutine[Any, Any, T], at: Callable[[int, Any], None] | None = None
-    ) -> None:
-        self.count = 0
-        self._coroutine = coroutine
-        self._at = at
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        inner = self._coroutine.__await__()
-        try:
-            waited = inner.send(None)
-            while True:
-                self.count += 1
-                if self._at is not None:
-                    self._at(self.count, waited)
-                try:
-                    got = yield waited
-                except GeneratorExit:
-                    self._coroutine.close()
-                    raise
-                except BaseException as error:
-                    waited = inner.throw(error)
-                else:
-                    waited = inner.send(got)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-
-    async def run(self) -> T:
-        return await self
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Return when `condition` holds; fail when it does not come to hold."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.001)
-
-
-async def ended(awaitable: Awaitable[T]) -> T | BaseException:
-    """Return a call's result or its error, a cancellation included."""
-    try:
-        return await awaitable
-    except BaseException as error:
-        return error

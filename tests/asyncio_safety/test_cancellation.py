@@ -12,16 +12,14 @@ from types import NoneType
 from typing import Any
 
 import pytest
+from awaiting import Steps, ended, until
 from conftest import scaled
 from safety_checks import (
-    Steps,
     assert_quiet,
-    ended,
     held_by_descriptor,
     held_by_process,
     lock_path,
     number,
-    until,
     version,
 )
 

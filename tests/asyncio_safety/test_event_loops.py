@@ -8,22 +8,15 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from awaiting import Steps, ended, eventually
 from conftest import scaled
-from safety_checks import (
-    Steps,
-    assert_quiet,
-    ended,
-    held_by_descriptor,
-    lock_path,
-    number,
-    version,
-)
+from safety_checks import assert_quiet, held_by_descriptor, lock_path, number, version
 
 from phi_sessions import (
     Expect,
@@ -77,13 +70,6 @@ def loops(count: int) -> Iterator[list[LoopThread]]:
     finally:
         for one in made:
             one.vanish()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.001)
 
 
 async def suspended_once(call: Coroutine[Any, Any, Any], seen: list[Any], kept: list[Any]) -> None:
@@ -206,7 +192,7 @@ def test_first_come_first_served_across_loops(sync_store: FileSystemSessionStore
             three[n % 3].run(suspended_once(call, seen, kept))
         assert order == []
         let_go()
-        wait_until(lambda: len(seen) == 30)
+        eventually(lambda: len(seen) == 30)
     assert order == [f"{n:02}" for n in range(30)]
     assert_quiet(sync_store)
 
@@ -224,7 +210,7 @@ def test_a_loop_that_vanishes_while_its_calls_queue_does_not_block_others(
             loop.run(suspended_once(sync_store.save(version(n)), into, kept))
         one.vanish()
         let_go()
-        wait_until(lambda: len(seen) == 5, seconds=3)
+        eventually(lambda: len(seen) == 5, seconds=3)
         assert lost == []
         assert number(other.run(sync_store.load("s-1"))) == 8
         other.run(sync_store.save(version(10)), seconds=3)
@@ -256,7 +242,7 @@ def test_a_loop_that_vanishes_at_the_head_of_the_queue_does_not_block_those_behi
     with loops(2) as (one, other), held_by_descriptor(lock_path(sync_store)) as let_go:
         one.run(suspended_once(sync_store.save(version(0)), [], kept))
         behind = [other.start(ended(sync_store.save(version(n)))) for n in (1, 2)]
-        wait_until(lambda: len(sync_store._turnstile._queues.get("s-1", ())) == 3)
+        eventually(lambda: len(sync_store._turnstile._queues.get("s-1", ())) == 3)
         one.vanish()
         let_go()
         if newcomer:
@@ -372,4 +358,4 @@ def test_first_calls_of_two_loops_at_the_same_time_start_no_more_threads_than_ag
                 call.result(10)
             assert working() <= 2
             both[0].run(store.aclose())
-            wait_until(lambda: working() == 0, seconds=5)
+            eventually(lambda: working() == 0, seconds=5)

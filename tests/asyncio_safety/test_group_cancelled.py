@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from awaiting import Steps, eventually, until
 from conftest import scaled
-from safety_checks import Steps, assert_quiet, lock_is_free, lock_path, until
-from test_event_loops import loops, wait_until
+from safety_checks import assert_quiet, lock_is_free, lock_path
+from test_event_loops import loops
 from test_hops import count_hops
 
 from phi_sessions import FileSystemSessionStore, LoopRecord, Session, SessionTaskError, load_session
@@ -381,11 +382,11 @@ def test_a_loop_that_is_closed_while_its_calls_wait_leaves_the_others_to_go_on(
 
         disk.stop()
         one.run(leave(names[:1]))
-        wait_until(lambda: disk.waiting == 1)
+        eventually(lambda: disk.waiting == 1)
         one.run(leave(names[1:6]))
-        wait_until(lambda: waiting(store) == 5)
+        eventually(lambda: waiting(store) == 5)
         going_on = [other.start(change(store, name)) for name in names[6:]]
-        wait_until(lambda: disk.waiting == 2)  # each loop has its own leader
+        eventually(lambda: disk.waiting == 2)  # each loop has its own leader
         one.vanish()
         if collected == "at once":
             kept.clear()
@@ -393,7 +394,7 @@ def test_a_loop_that_is_closed_while_its_calls_wait_leaves_the_others_to_go_on(
         disk.go_on()
         assert all(isinstance(call.result(_SECONDS), str) for call in going_on)
         # Nobody is there to hear that the writer is over which a thread had begun.
-        wait_until(lambda: all(lock_is_free(lock_path(store, name)) for name in names))
+        eventually(lambda: all(lock_is_free(lock_path(store, name)) for name in names))
         assert [is_new(store, name) for name in names] == [n in (0, 6, 7) for n in range(8)]
         for name in names:
             other.run(store.save(session(name, NEW)), seconds=_SECONDS)

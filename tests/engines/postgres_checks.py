@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -70,50 +68,3 @@ async def assert_quiet(url: str, store: PostgresSessionStore) -> None:
         assert not any(connection.is_in_transaction() for connection, _ in pool._idle)
     assert store._turnstile._queues == {}
     assert store._leasing._turnstile._queues == {}
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 10.0) -> None:
-    """Return when `condition` holds; fail when it does not come to hold."""
-    deadline = time.monotonic() + seconds
-    while True:
-        holds = condition()
-        if await holds if isinstance(holds, Awaitable) else holds:
-            return
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.005)
-
-
-async def ended(awaitable: Awaitable[T]) -> T | BaseException:
-    """Return a call's result or its error, a cancellation included."""
-    try:
-        return await awaitable
-    except BaseException as error:
-        return error
-
-
-class Steps:
-    """Awaits a coroutine and calls `at(n)` when it is suspended for the n-th time."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], at: Callable[[int], object]) -> None:
-        self.count = 0
-        self._coroutine = coroutine
-        self._at = at
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        inner = self._coroutine.__await__()
-        try:
-            waited = inner.send(None)
-            while True:
-                self.count += 1
-                self._at(self.count)
-                try:
-                    got = yield waited
-                except BaseException as error:
-                    waited = inner.throw(error)
-                else:
-                    waited = inner.send(got)
-        except StopIteration as end:
-            return end.value
-
-    async def run(self) -> Any:
-        return await self

@@ -6,8 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,14 +100,6 @@ def run(program: str, path: Path, *args: object) -> str:
     return done.stdout
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Return when `condition` holds; fail when it does not come to hold."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
-
-
 @contextmanager
 def another(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield another program's connection to the database."""
@@ -139,34 +130,3 @@ def assert_sound(path: Path) -> None:
             " (SELECT count(*) FROM records WHERE session = number)"
         )
         assert connection.execute(counted).fetchall() == []
-
-
-class Steps:
-    """Awaits a coroutine and calls `at(n, waited)` when it is suspended for the n-th time."""
-
-    def __init__(
-        self, coroutine: Coroutine[Any, Any, Any], at: Callable[[int, Any], None] | None = None
-    ) -> None:
-        self.count = 0
-        self._coroutine = coroutine
-        self._at = at
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        inner = self._coroutine.__await__()
-        try:
-            waited = inner.send(None)
-            while True:
-                self.count += 1
-                if self._at is not None:
-                    self._at(self.count, waited)
-                try:
-                    got = yield waited
-                except BaseException as error:
-                    waited = inner.throw(error)
-                else:
-                    waited = inner.send(got)
-        except StopIteration as stopped:
-            return stopped.value
-
-    async def run(self) -> Any:
-        return await self

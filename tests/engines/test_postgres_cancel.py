@@ -8,17 +8,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
+from awaiting import Steps, ended, until
 from conftest import scaled
-from postgres_checks import (
-    Steps,
-    assert_quiet,
-    ended,
-    held_row,
-    number,
-    record,
-    until,
-    version,
-)
+from postgres_checks import assert_quiet, held_row, number, record, version
 from test_postgres_races import waits_for_a_lock
 
 from phi_sessions import Expect, Session, SessionNotFoundError
@@ -59,7 +51,7 @@ CALLS: dict[str, Call] = {
 
 async def cancelled_at(step: int, call: Coroutine[Any, Any, Any]) -> tuple[Any, int]:
     """Cancel a call when it is suspended for the `step`-th time; return its end, and how often."""
-    steps = Steps(call, lambda count: count == step and task.cancel())
+    steps = Steps(call, lambda count, _: count == step and task.cancel())
     task = asyncio.create_task(steps.run())
     return await ended(task), steps.count
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from postgres_checks import assert_quiet, until, version
+from awaiting import until
+from postgres_checks import assert_quiet, version
 from postgres_server import run_sql
 
 from phi_sessions import SessionIOError, SessionLockedError

@@ -12,8 +12,9 @@ from typing import Any
 
 import asyncpg
 import pytest
+from awaiting import until
 from conftest import scaled
-from postgres_checks import number, record, until, version
+from postgres_checks import number, record, version
 from postgres_server import run_sql
 
 from phi_sessions import SessionTaskError

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from postgres_checks import assert_quiet, busy, ended, held_row, number, record, until, version
+from awaiting import ended, until
+from postgres_checks import assert_quiet, busy, held_row, number, record, version
 from postgres_server import run_sql
 from postgres_wire import Wire, wire_to
 

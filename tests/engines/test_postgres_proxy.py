@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from awaiting import until
 from conftest import scaled
-from postgres_checks import number, record, until, version
+from postgres_checks import number, record, version
 from postgres_wire import wire_to
 
 from phi_sessions import Expect, SessionIOError, SessionLockedError

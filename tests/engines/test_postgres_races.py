@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from awaiting import until
 from conftest import scaled
-from postgres_checks import assert_quiet, busy, held_row, number, record, until, version
+from postgres_checks import assert_quiet, busy, held_row, number, record, version
 from postgres_server import run_sql
 
 from phi_sessions import (

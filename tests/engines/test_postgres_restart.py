@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from awaiting import ended
 from conftest import scaled
-from postgres_checks import ended, number, record, version
+from postgres_checks import number, record, version
 from postgres_server import run_sql, start_server
 
 from phi_sessions import (

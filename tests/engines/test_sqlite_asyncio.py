@@ -10,17 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from awaiting import Steps, ended
 from blockbuster import blockbuster_ctx
 from conftest import scaled
-from sqlite_samples import (
-    Steps,
-    another,
-    assert_sound,
-    number,
-    record,
-    renumber,
-    version,
-)
+from sqlite_samples import another, assert_sound, number, record, renumber, version
 
 from phi_sessions import Expect, Session, SessionLockedError, SessionNotFoundError
 from phi_sessions.stores.sqlite import SQLiteSessionStore
@@ -99,13 +92,6 @@ def again_and_again(task: asyncio.Task[Any], waited: Any) -> None:
 
 
 CANCELS: list[Cancel] = [at_once, in_the_middle, with_the_answer, again_and_again]
-
-
-async def ended(task: asyncio.Task[Any]) -> Any:
-    try:
-        return await task
-    except BaseException as error:
-        return error
 
 
 async def cancelled_at(

@@ -6,11 +6,14 @@ import asyncio
 import errno
 import re
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from awaiting import until
 from sqlite_samples import assert_sound, number, record, version
 
 from phi_sessions import (
@@ -64,6 +67,17 @@ def fail(store: SQLiteSessionStore, code: str, *, once: bool) -> None:
     database._to_write[:] = [link._replace(connection=Failing(link.connection, code, once=once))]  # type: ignore[arg-type]
 
 
+@contextmanager
+def held_back(store: SQLiteSessionStore) -> Iterator[None]:
+    """Keep the thread that writes busy with something else."""
+    gate = threading.Event()
+    store._writing.submit(gate.wait, 10)
+    try:
+        yield
+    finally:
+        gate.set()
+
+
 @pytest.mark.parametrize("code", ["SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"])
 async def test_a_commit_that_may_come_back_after_a_crash_is_unknown(
     store: SQLiteSessionStore, path: Path, code: str
@@ -72,10 +86,11 @@ async def test_a_commit_that_may_come_back_after_a_crash_is_unknown(
     session = await store.load("s-1")
     before = session.revision
     fail(store, code, once=True)
-    results = await asyncio.gather(
-        store.save(session), store.append("s-1", record("x")), return_exceptions=True
-    )
-    for error in results:
+    with held_back(store):
+        changes = store.save(session), store.append("s-1", record("x"))
+        together = asyncio.gather(*changes, return_exceptions=True)
+        await until(lambda: len(store._committer._waiting) == len(changes))
+    for error in await together:
         assert isinstance(error, SaveOutcomeUnknownError)
         assert (error.errno, error.session_id) == (errno.EIO, "s-1")
     assert session.revision == before

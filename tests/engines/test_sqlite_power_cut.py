@@ -9,18 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from awaiting import eventually
 from conftest import scaled
 from sqlite_places import cut_the_power, disk, make_image
-from sqlite_samples import (
-    TIMEOUT,
-    assert_sound,
-    end,
-    eventually,
-    number,
-    record,
-    start,
-    version,
-)
+from sqlite_samples import TIMEOUT, assert_sound, end, number, record, start, version
 
 from phi_sessions import Expect, SessionError, SessionIOError
 from phi_sessions.stores.sqlite import SQLiteSessionStore

@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from awaiting import eventually
 from conftest import scaled
 from sqlite_samples import (
     TIMEOUT,
     another,
     assert_sound,
     end,
-    eventually,
     go,
     number,
     record,
