@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,9 @@ from phi_sessions.opening import open_store
 pytest_plugins = ("postgres_server", "redis_server", "s3_server")
 
 _numbers = count()
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does that in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SCALE = float(os.environ.get("PHI_SCALE", "1"))
 """Longer campaigns are the same tests with larger counts: PHI_SCALE=10 pytest."""

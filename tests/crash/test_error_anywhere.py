@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import shutil
 import time
@@ -16,6 +15,7 @@ import pytest
 from crash_children import prepare
 from crash_faults import Operations, Runaway, fail_at, only_count
 from crash_sessions import ID, contents, in_flight, lock_is_free, say, stored, version
+from descriptors import none_left
 
 from phi_sessions import (
     FileSystemSessionStore,
@@ -34,8 +34,6 @@ BECOMES_VISIBLE = {"save": "replace", "first save": "replace", "delete": "unlink
 HARMLESS = {"close", "unlock"}
 """Operations after whose failure a call may still have done what it promises: nothing was written
 through most descriptors that are closed, and closing gives a lock back too."""
-
-pytestmark = pytest.mark.usefixtures("frozen_heap")
 
 
 @pytest.fixture
@@ -62,19 +60,17 @@ class Scene:
 
     async def call(self, action: Callable[..., object]) -> BaseException | None:
         """Make the call and return what it raised."""
-        gc.collect()  # what earlier tests left is closed now, not meanwhile
-        descriptors = set(os.listdir("/proc/self/fd"))
         error: BaseException | None = None
-        try:
-            if self._store:
-                await self._through_the_store(action)
-            else:
-                with Operations(action) as operations:
-                    self.operations = operations.names
-                    self._through_the_function()
-        except (Exception, KeyboardInterrupt, Runaway) as raised:
-            error = raised.with_traceback(None)
-        assert set(os.listdir("/proc/self/fd")) == descriptors, f"descriptors left, {error!r}"
+        with none_left():
+            try:
+                if self._store:
+                    await self._through_the_store(action)
+                else:
+                    with Operations(action) as operations:
+                        self.operations = operations.names
+                        self._through_the_function()
+            except (Exception, KeyboardInterrupt, Runaway) as raised:
+                error = raised.with_traceback(None)
         return error
 
     async def _through_the_store(self, action: Callable[..., object]) -> None:
@@ -208,10 +204,8 @@ def test_an_error_while_reading_is_told(
     with Operations(only_count) as operations:
         call(*arguments)
     for target, operation in enumerate(operations.names):
-        gc.collect()  # what earlier tests left is closed now, not meanwhile
-        descriptors = set(os.listdir("/proc/self/fd"))
         broken = fail_at(target, lambda: OSError(errno.EIO, "broken"), for_good=for_good)
-        with Operations(broken):
+        with none_left(operation), Operations(broken):
             failing = operations.names[target:] if for_good else [operation]
             if set(failing) <= set(HARMLESS):
                 call(*arguments)
@@ -219,7 +213,6 @@ def test_an_error_while_reading_is_told(
             with pytest.raises(SessionIOError) as raised:
                 call(*arguments)
         assert raised.value.errno == errno.EIO, operation
-        assert set(os.listdir("/proc/self/fd")) == descriptors, operation
     assert stored(directory) == contents(version(1))
 
 

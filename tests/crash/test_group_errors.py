@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from crash_sessions import in_flight, lock_is_free
 from crash_tails import copied, loop
+from descriptors import none_left
 from group_children import start
 from group_scenes import (
     BEFORE,
@@ -63,15 +64,14 @@ class Scene:
 
     async def run(self, before: Callable[[Operation], None] | None) -> None:
         """Have all changes made in one group, with `before` called at each operation."""
-        descriptors = set(os.listdir("/proc/self/fd"))
-        async with opened(self.directory) as store:
-            await store.save(session("first"))  # the thread runs, the directory is known
-            with Journal(before) as journal:
-                self.results = await in_one_group(store, journal, changes(store, GROUP))
-            self.operations = journal.operations
-            held = [name for name in lock_names(self.directory) if not self.is_free(name)]
-            assert held == [], "while the errors are kept"
-        assert set(os.listdir("/proc/self/fd")) == descriptors
+        with none_left():
+            async with opened(self.directory) as store:
+                await store.save(session("first"))  # the thread runs, the directory is known
+                with Journal(before) as journal:
+                    self.results = await in_one_group(store, journal, changes(store, GROUP))
+                self.operations = journal.operations
+                held = [name for name in lock_names(self.directory) if not self.is_free(name)]
+                assert held == [], "while the errors are kept"
 
     def is_free(self, session_id: str) -> bool:
         return lock_is_free(self.directory, session_id)

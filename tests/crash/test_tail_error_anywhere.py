@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,14 +27,13 @@ from crash_tails import (
     visible_at,
     wrong_afterwards,
 )
+from descriptors import none_left
 
 from phi_sessions import FileSystemSessionStore, SaveOutcomeUnknownError, SessionIOError
 
 ERRORS = ["EIO", "ENOSPC", "EMFILE", "EACCES", "EROFS", "EDQUOT"]
 HARMLESS = {"close", "unlock"}
 """Operations after whose failure a call may still have done what it promises."""
-
-pytestmark = pytest.mark.usefixtures("frozen_heap")
 
 
 @pytest.fixture
@@ -53,16 +51,14 @@ async def _call(
     job: str, directory: Path, action: Callable[..., object]
 ) -> tuple[BaseException | None, list[str]]:
     """Do a job; return what it raised and the operations that it began."""
-    gc.collect()  # what earlier tests left is closed now, not meanwhile
-    descriptors = set(os.listdir("/proc/self/fd"))
     said: dict[str, Any] = {}
     error: BaseException | None = None
-    async with FileSystemSessionStore(directory, lock_timeout=0.3, workers=1) as store:
-        try:
-            await run(job, store, action, said)
-        except Exception as raised:
-            error = raised.with_traceback(None)
-    assert set(os.listdir("/proc/self/fd")) == descriptors, f"descriptors left, {error!r}"
+    with none_left():
+        async with FileSystemSessionStore(directory, lock_timeout=0.3, workers=1) as store:
+            try:
+                await run(job, store, action, said)
+            except Exception as raised:
+                error = raised.with_traceback(None)
     return error, said["operations"]
 
 
