@@ -4,8 +4,11 @@
   time, then name, inline in one thread. It meets the lock files as well, as the store does.
 - `list_for_agent` and `infos` are held against `list_ids` of the same run: once with an agent that
   has ten sessions in the whole directory, once (`infos` only) with no filter, which reads the head
-  of every file. `read prefixes` tells what opening, reading 512 bytes and closing each file costs
-  inline: a floor for whatever must look into every file.
+  of every file. The directory is touched before each, so that nothing is known of it. `read
+  prefixes` tells what opening, reading 512 bytes and closing each file costs inline: a floor for
+  whatever must look into every file.
+- `again` is a listing of a directory in which no file came, went or was replaced since the last
+  one, against `os.scandir` alone, which only gathers the names.
 - Lag is by how much a task that wants to run each millisecond comes too late meanwhile: the worst
   of each listing, and of these the median. The machine's own noise is in it.
 - The directory holds 100,000 sessions of about 2 KB with their lock files, written directly in the
@@ -14,7 +17,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from statistics import median
@@ -35,6 +40,8 @@ _QUICK_SESSIONS = 2_000
 _ROUNDS = 7
 _RARE = 10
 _AGENTS = 20
+_QUIET = 4.0
+"""Seconds after which a directory that stayed as it is counts as unchanged."""
 
 
 async def measure(directory: str, *, quick: bool) -> tuple[list[Figure], list[str]]:
@@ -44,9 +51,10 @@ async def measure(directory: str, *, quick: bool) -> tuple[list[Figure], list[st
         await _fill(store, place, count)
         rounds = 2 if quick else _ROUNDS
         samples = await _time(store, place, rounds)
-        lags = [await _lag(store, name, rounds) for name in _LISTINGS]
+        lags = [await _lag(store, place, name, rounds) for name in _LISTINGS]
+        again = await _time_again(store, place, rounds)
     notes = [f"{count:,} sessions, {_RARE} of them the rare agent's, files in the caches"]
-    return _figures(samples) + lags, notes
+    return _figures(samples) + _figures_again(again) + lags, notes
 
 
 async def _fill(store: FileSystemSessionStore, place: str, count: int) -> None:
@@ -78,11 +86,14 @@ _LISTINGS: dict[str, Callable[[FileSystemSessionStore], Awaitable[Any]]] = {
     "infos of all": lambda store: _infos(store, None),
 }
 
+_BY_AGENT = ["list_for_agent", "infos of one agent"]
+
 
 async def _time(store: FileSystemSessionStore, place: str, rounds: int) -> Samples:
     assert await store.list_ids() == _scan_stat_sort(place)
     assert await _infos(store, "agent-rare") == _RARE
-    listings = {name: Contestant(partial(call, store)) for name, call in _LISTINGS.items()}
+    touch = partial(_touch, place)
+    listings = {name: Contestant(partial(call, store), touch) for name, call in _LISTINGS.items()}
     return await alternate(
         {
             "list_ids": Contestant(store.list_ids),
@@ -95,9 +106,22 @@ async def _time(store: FileSystemSessionStore, place: str, rounds: int) -> Sampl
     )
 
 
-async def _lag(store: FileSystemSessionStore, name: str, rounds: int) -> Figure:
+async def _time_again(store: FileSystemSessionStore, place: str, rounds: int) -> Samples:
+    await asyncio.sleep(_QUIET)
+    return await alternate(
+        {
+            **{name: Contestant(partial(_LISTINGS[name], store)) for name in _BY_AGENT},
+            "scandir": Contestant(lambda: _scan(place)),
+        },
+        rounds,
+        warm_up=1,
+    )
+
+
+async def _lag(store: FileSystemSessionStore, place: str, name: str, rounds: int) -> Figure:
     worst: list[float] = []
     for _ in range(rounds):
+        _touch(place)
         async with Ticker() as ticker:
             await _LISTINGS[name](store)
         worst.append(max(ticker.lags) * 1e3)
@@ -108,6 +132,17 @@ async def _lag(store: FileSystemSessionStore, name: str, rounds: int) -> Figure:
         goal=15,
         spread=middle_half(worst),
     )
+
+
+def _touch(place: str) -> None:
+    """Have the directory look as if something in it had changed a second ago."""
+    moment = time.time() - 1
+    os.utime(place, (moment, moment))
+
+
+def _scan(place: str) -> list[str]:
+    with os.scandir(place) as entries:
+        return [entry.name for entry in entries]
 
 
 def _scan_stat_sort(place: str) -> list[str]:
@@ -139,3 +174,8 @@ def _figures(samples: Samples) -> list[Figure]:
         *(compare(f"{n} / {prefixes}", samples, n, [prefixes]) for n in _LISTINGS),
         compare(f"{prefixes} / list_ids", samples, prefixes, ["list_ids"]),
     ]
+
+
+def _figures_again(samples: Samples) -> list[Figure]:
+    floor = ["scandir"]
+    return [compare(f"{n} again / scandir", samples, n, floor, goal=0.6) for n in _BY_AGENT]

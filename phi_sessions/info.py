@@ -71,6 +71,7 @@ class Selection:
         if limit is not None and limit < 0:
             raise ValueError(f"limit cannot be negative: {limit}")
         self.agent_id = agent_id
+        self.limit = limit
         self._active_after = active_after
         self._left = limit
 

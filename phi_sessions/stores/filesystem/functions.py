@@ -89,8 +89,9 @@ def load_sessions_for_agent(agent_id: str, dir: _Dir) -> list[Session]:
         SessionError: As `SessionStore.list_for_agent`.
     """
     directory = _directory(dir)
-    candidates = sorted(scan.names_of_agent(directory, scan.names_of_all(directory), agent_id))
-    found = (_patiently(session_id, directory.load, session_id) for _, session_id in candidates)
+    placed = scan.placed_of_agent(directory, scan.names_of_all(directory), agent_id)
+    ids = scan.ids_in_order(placed)
+    found = (_patiently(session_id, directory.load, session_id) for session_id in ids)
     return [unpack(s) for s in found if s is not None and s.header.agent_id == agent_id]
 
 

@@ -8,7 +8,7 @@ import stat
 import time
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Final
@@ -20,10 +20,18 @@ from ...ids import id_from_name
 from ...info import SessionInfo
 from ..flock import Contended, acquire, release
 from . import disk, document
+from .agents import AgentIndex, Moment
 from .layout import LOCK, SUFFIX, TAIL, TEMPORARY, Paths, id_from_temporary
 from .reader import SessionReader, Unsettled, translate
 
-__all__ = ["ids_newest_first", "names_of_agent", "names_of_all", "read_cards"]
+__all__ = [
+    "ids_in_order",
+    "ids_newest_first",
+    "names_for_agent",
+    "names_of_all",
+    "placed_of_agent",
+    "read_cards",
+]
 
 _AT_ONCE: Final = 4096
 """Entries that one call into C handles: with many more it would hold up the event loop."""
@@ -31,7 +39,10 @@ _AT_ONCE: Final = 4096
 _TICK: Final = 50_000_000
 """Nanoseconds within which a file system may give two changes one time stamp."""
 
-_UNREADABLE: Final = -(2**63)
+_LATEST: Final = 10**28
+"""Nanoseconds; no file system has a time stamp so late, or so early before 1970."""
+
+_DIGITS: Final = 29
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +53,7 @@ def ids_newest_first(reader: SessionReader) -> list[str]:
         SessionIOError: The directory cannot be read.
     """
     prefix = os.path.join(reader.path, "")
-    found: list[tuple[int, str]] = []
+    found: list[str] = []
     try:
         names, tails = _names(reader.path)
         for name in names:
@@ -56,10 +67,10 @@ def ids_newest_first(reader: SessionReader) -> list[str]:
                 if name in tails:
                     with suppress(FileNotFoundError):
                         saved = max(saved, os.lstat(f"{prefix}{name}{TAIL}").st_mtime_ns)
-                found.append((-saved, session_id))
+                found.append(_placed(saved, session_id))
     except OSError as error:
         raise translate(error) from error
-    return [session_id for _, session_id in _sorted(found)]
+    return [entry[_DIGITS:] for entry in _sorted(found)]
 
 
 def names_of_all(reader: SessionReader) -> list[str]:
@@ -74,10 +85,28 @@ def names_of_all(reader: SessionReader) -> list[str]:
         raise translate(error) from error
 
 
-def names_of_agent(
-    reader: SessionReader, names: Iterable[str], agent_id: str
-) -> list[tuple[int, str]]:
-    """Return the ids of those that may be the agent's, each behind a key that sorts newest first.
+def names_for_agent(
+    reader: SessionReader, index: AgentIndex, agent_id: str
+) -> tuple[Sequence[str], Moment | None]:
+    """Return the names of sessions that may be the agent's: all, unless `index` knows better.
+
+    And the moment for which `index` may keep what turns out to be the agent's.
+
+    Raises:
+        SessionIOError: The directory cannot be read.
+    """
+    try:
+        moment = index.moment()
+    except FileNotFoundError:
+        return [], None
+    except OSError as error:
+        raise translate(error) from error
+    known = index.names(moment, agent_id) if moment is not None else None
+    return (names_of_all(reader), moment) if known is None else (known, None)
+
+
+def placed_of_agent(reader: SessionReader, names: Iterable[str], agent_id: str) -> list[str]:
+    """Return those that may be the agent's, for `ids_in_order`.
 
     What cannot be read may be this agent's, and comes first.
     """
@@ -86,7 +115,7 @@ def names_of_agent(
         agent = msgspec.json.encode(agent_id)
     except UnicodeEncodeError:
         return []  # a lone surrogate: no session can be that agent's
-    found: list[tuple[int, str]] = []
+    found: list[str] = []
     for name in names:
         # The file is looked at properly if its first bytes do not rule it out: most do.
         path = f"{prefix}{name}{SUFFIX}"
@@ -108,11 +137,16 @@ def names_of_agent(
             info = reader.card(session_id)
         except (Unsettled, SessionIOError):
             if os.path.isfile(path) and not os.path.islink(path):
-                found.append((_UNREADABLE, session_id))
+                found.append(_placed(_LATEST, session_id))
             continue
         if info is not None and info.agent_id == agent_id and info.saved_at is not None:
-            found.append((-info.saved_at.nanoseconds, session_id))
+            found.append(_placed(info.saved_at.nanoseconds, session_id))
     return found
+
+
+def ids_in_order(placed: Iterable[str]) -> list[str]:
+    """Return the ids of what `placed_of_agent` gave, the most recently saved first, ties by id."""
+    return [entry[_DIGITS:] for entry in sorted(placed)]
 
 
 def read_cards(
@@ -165,7 +199,15 @@ def _parts(names: list[str]) -> Iterator[list[str]]:
     return (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE))
 
 
-def _sorted(entries: list[tuple[int, str]]) -> list[tuple[int, str]]:
+def _placed(saved: int, session_id: str) -> str:
+    """Return a text that sorts the most recently saved first, and then by id.
+
+    The garbage collector takes no notice of texts; 100,000 pairs would have it hold up the loop.
+    """
+    return f"{_LATEST - saved:0{_DIGITS}}{session_id}"
+
+
+def _sorted(entries: list[str]) -> list[str]:
     # One sort of 100,000 entries would take a tenth of a second. So they are dealt out by size, and
     # sorted in parts.
     parts = len(entries) // _AT_ONCE
@@ -173,7 +215,7 @@ def _sorted(entries: list[tuple[int, str]]) -> list[tuple[int, str]]:
         return sorted(entries)
     sample = sorted(entries[:: len(entries) // 1024])
     borders = [sample[len(sample) * part // parts] for part in range(1, parts)]
-    dealt: list[list[tuple[int, str]]] = [[] for _ in range(parts)]
+    dealt: list[list[str]] = [[] for _ in range(parts)]
     for entry in entries:
         dealt[bisect(borders, entry)].append(entry)
     return [entry for part in dealt for entry in sorted(part)]

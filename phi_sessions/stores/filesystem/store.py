@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from ...codec import StoredRecord
-from ...errors import (
-    SessionCorruptError,
-    SessionIOError,
-)
+from ...errors import SessionCorruptError, SessionIOError
 from ...info import Selection, SessionInfo
 from ...lease import Lease, SupportsLease
 from ...model import Session
@@ -25,19 +22,17 @@ from ..base import BaseStore, Outcome, Stored, pack, unpack
 from ..file_leases import FileLeases
 from ..turnstile import Turnstile
 from ..workers import Workers
-from . import check, leasing, scan
+from . import check, leasing
 from .check import Finding
 from .committer import Committer
 from .directory import SessionDirectory
 from .flush import Writing
+from .listing import Listing
 from .retry import Retry, TryAgain
 
 __all__ = ["DEFAULT_MAX_BYTES", "FileSystemSessionStore"]
 
 DEFAULT_MAX_BYTES: Final = 128 * 1024 * 1024
-_BATCH: Final = 1024
-"""Files that are looked at in one hop of a listing, so that it can be cancelled soon."""
-
 _CHECKED_AT_ONCE: Final = 16
 
 P = ParamSpec("P")
@@ -101,6 +96,7 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         )
         self._turnstile = Turnstile()
         self._workers = Workers(workers, f"{type(self).__name__}({os.fspath(self.dir)!r})")
+        self._listing = Listing(self._directory, self._workers, self._card)
         self._leases = FileLeases(
             self._workers,
             partial(leasing.take, self._directory.path),
@@ -113,7 +109,7 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
 
     async def list_ids(self) -> list[str]:
         self._check_open()
-        return await self._workers.run(scan.ids_newest_first, self._directory)
+        return await self._listing.ids()
 
     async def exists(self, session_id: str) -> bool:
         self._check(session_id)
@@ -122,7 +118,7 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
     async def list_for_agent(self, agent_id: str, *, on_error: OnError = "raise") -> list[Session]:
         self._check_open()
         found: list[Session] = []
-        for session_id in await self._ids(agent_id):
+        for session_id in await self._listing.ids_of_agent(agent_id):
             try:
                 stored = await self._read(session_id)
             except (SessionCorruptError, SessionIOError):
@@ -142,52 +138,10 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         on_error: OnError = "raise",
     ) -> AsyncIterator[SessionInfo]:
         self._check_open()
-        selection = Selection(agent_id, active_after, limit)
-        ids = await self._ids(agent_id)
-        size = _BATCH if limit is None else min(max(limit, 16), _BATCH)
-        for start in range(0, len(ids), size):
-            if selection.is_complete:
-                return
-            batch = ids[start : start + size]
-            cards = await self._workers.run(scan.read_cards, self._directory, batch)
-            async for info in self._settled(cards, on_error):
-                if selection.takes(info):
-                    yield info
-
-    async def _ids(self, agent_id: str | None) -> list[str]:
-        """Return ids, newest first: all, or those that may be the agent's."""
-        if agent_id is None:
-            return await self.list_ids()
-        names = await self._workers.run(scan.names_of_all, self._directory)
-        found: list[tuple[int, str]] = []
-        for start in range(0, len(names), _BATCH):
-            batch = names[start : start + _BATCH]
-            found += await self._workers.run(scan.names_of_agent, self._directory, batch, agent_id)
-        return [session_id for _, session_id in sorted(found)]
-
-    async def _settled(
-        self, cards: list[tuple[str, SessionInfo | Exception | None]], on_error: OnError
-    ) -> AsyncIterator[SessionInfo]:
-        if on_error == "skip":  # all at once: a damaged file takes a moment to be known for one
-            settling = (self._settle(*card, on_error) for card in cards)
-            cards = [("", info) for info in await asyncio.gather(*settling)]
-        for session_id, found in cards:
-            info = await self._settle(session_id, found, on_error)
-            if info is not None:
+        listing = self._listing.infos(Selection(agent_id, active_after, limit), on_error)
+        async with aclosing(listing):
+            async for info in listing:
                 yield info
-
-    async def _settle(
-        self, session_id: str, found: SessionInfo | Exception | None, on_error: OnError
-    ) -> SessionInfo | None:
-        """Return `found` unless it is an error: then look again, as the file may be in motion."""
-        if not isinstance(found, Exception):
-            return found
-        try:
-            return await self._patiently(session_id, self._directory.card, session_id)
-        except (SessionCorruptError, SessionIOError):
-            if on_error == "raise":
-                raise
-            return None
 
     @asynccontextmanager
     async def lease(
@@ -293,6 +247,9 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
             yield retry
         finally:
             self._turnstile.leave(session_id, turn)
+
+    async def _card(self, session_id: str) -> SessionInfo | None:
+        return await self._patiently(session_id, self._directory.card, session_id)
 
     async def _patiently(
         self, session_id: str, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs
