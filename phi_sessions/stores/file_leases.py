@@ -10,6 +10,7 @@ from ..errors import SessionLockedError, SessionTaskError
 from ..lease import Lease
 from .flock import Contended
 from .grip import Grip
+from .patience import Patience
 from .workers import Workers
 
 __all__ = ["FileLeases"]
@@ -35,39 +36,37 @@ class FileLeases:
         self._holder_of = holder_of
 
     @asynccontextmanager
-    async def hold(
-        self, lease: Lease, pause: Callable[[Contended], float]
-    ) -> AsyncGenerator[Lease]:
+    async def hold(self, lease: Lease, patience: Patience) -> AsyncGenerator[Lease]:
         """Hold `lease` for as long as the context lasts.
 
         Args:
             lease: What others are told of the holder.
-            pause: Returns how many seconds to wait when another holds it.
+            patience: How long to wait while another holds it.
 
         Raises:
-            SessionLockedError: `pause` raised it; it then tells who holds the lease.
+            SessionLockedError: Another held it for too long.
             SessionIOError: The lease cannot be taken.
             SessionTaskError: The store is closed.
         """
         grip = Grip()
         try:
-            await self._take(grip, lease, pause)
+            await self._take(grip, lease, patience)
             yield lease
         finally:
             if grip.is_firm:
                 await self._let_go(grip)
 
-    async def _take(self, grip: Grip, lease: Lease, pause: Callable[[Contended], float]) -> None:
+    async def _take(self, grip: Grip, lease: Lease, patience: Patience) -> None:
         while True:
             try:
                 return await self._workers.run(self._grasp, grip, lease)
             except Contended as reason:
                 try:
-                    seconds = pause(reason)
-                except SessionLockedError as error:
-                    error.holder = await self._workers.run(self._holder_of, lease.session_id)
-                    raise
-            await asyncio.sleep(seconds)
+                    pause = patience.pause()
+                except SessionLockedError:
+                    holder = await self._workers.run(self._holder_of, lease.session_id)
+                    raise patience.locked(holder) from reason
+            await asyncio.sleep(pause)
 
     async def _let_go(self, grip: Grip) -> None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -20,6 +19,7 @@ from ..store import Expectation, OnError
 from ..timestamp import Timestamp
 from .base import BaseStore, Outcome, Stored, new_revision, not_found, pack, require
 from .forking import renew_in_child
+from .patience import Patience
 from .turnstile import Turnstile
 
 __all__ = ["MemorySessionStore"]
@@ -129,16 +129,11 @@ class MemorySessionStore(BaseStore, SupportsLease):
     ) -> AsyncGenerator[Lease]:
         self._check(session_id)
         lease = Lease.of_this_process(session_id, owner)
-        begun = time.monotonic()
+        patience = Patience.for_lease(timeout, session_id)
         try:
-            turn = await self._turnstile.enter(session_id, timeout)
-        except TimeoutError as error:
-            raise SessionLockedError(
-                f"session {session_id!r} is leased by another",
-                session_id=session_id,
-                waited=time.monotonic() - begun,
-                holder=self._leases.get(session_id),
-            ) from error
+            turn = await self._turnstile.enter(session_id, patience)
+        except SessionLockedError as error:
+            raise patience.locked(self._leases.get(session_id)) from error
         try:
             self._leases[session_id] = lease
             yield lease

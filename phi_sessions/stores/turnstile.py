@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from .forking import renew_in_child
+from .patience import Patience
 
-__all__ = ["Turn", "Turnstile"]
+__all__ = ["Passage", "Turn", "Turnstile"]
+
+P = TypeVar("P", bound=Patience)
 
 _GLANCE: Final = 0.1
 """Seconds after which a waiter looks whether those before it are still there."""
@@ -63,13 +66,21 @@ class Turnstile:
         self._mutex = threading.Lock()
         self._queues: dict[str, deque[Turn]] = {}
 
-    async def enter(self, key: str, patience: float) -> Turn:
+    def through(self, key: str, patience: P) -> Passage[P]:
+        """Wait for the caller's turn and have it: `async with turnstile.through(...)`.
+
+        Raises:
+            SessionLockedError: `patience` was over before.
+        """
+        return Passage(self, key, patience)
+
+    async def enter(self, key: str, patience: Patience) -> Turn:
         """Return when it is the caller's turn. Whoever entered leaves.
 
         The place in the queue is that of the call: nothing is awaited before it is taken.
 
         Raises:
-            TimeoutError: The turn did not come within `patience` seconds.
+            SessionLockedError: `patience` was over before.
         """
         turn = Turn()
         with self._mutex:
@@ -79,10 +90,13 @@ class Turnstile:
                 return turn
             called = turn.wait()
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(patience.left):
                 while not called.done():
                     await asyncio.wait([called], timeout=_GLANCE)
                     self._look(key)
+        except TimeoutError as error:
+            self.leave(key, turn)
+            raise patience.locked() from error
         except BaseException:  # a coroutine that is closed while it waits gives up its place, too
             self.leave(key, turn)
             raise
@@ -116,3 +130,23 @@ class Turnstile:
     def _call_first(queue: deque[Turn]) -> None:
         while queue and (queue[0].is_stranded or not queue[0].call()):
             queue.popleft()
+
+
+class Passage(Generic[P]):
+    """One caller's way through a turnstile: `async with` gives its patience."""
+
+    __slots__ = ("_key", "_patience", "_turn", "_turnstile")
+
+    _turn: Turn
+
+    def __init__(self, turnstile: Turnstile, key: str, patience: P) -> None:
+        self._turnstile = turnstile
+        self._key = key
+        self._patience = patience
+
+    async def __aenter__(self) -> P:
+        self._turn = await self._turnstile.enter(self._key, self._patience)
+        return self._patience
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turnstile.leave(self._key, self._turn)

@@ -67,4 +67,4 @@ async def assert_quiet(url: str, store: PostgresSessionStore) -> None:
         assert pool._free._value == pool._size
         assert not any(connection.is_in_transaction() for connection, _ in pool._idle)
     assert store._turnstile._queues == {}
-    assert store._leasing._turnstile._queues == {}
+    assert store._leasing._line._queues == {}

@@ -118,4 +118,4 @@ def _patiently(session_id: str, job: Callable[P, T], *args: P.args, **kwargs: P.
         try:
             return job(*args, **kwargs)
         except TryAgain as reason:
-            time.sleep(retry.pause(reason))
+            time.sleep(retry.pause_after(reason))

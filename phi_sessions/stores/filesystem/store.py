@@ -20,7 +20,8 @@ from ...promise import Promise
 from ...store import Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, pack, unpack
 from ..file_leases import FileLeases
-from ..turnstile import Turnstile
+from ..patience import Patience
+from ..turnstile import Passage, Turnstile
 from ..workers import Workers
 from . import check, leasing
 from .check import Finding
@@ -152,9 +153,9 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         timeout: float = 0.0,  # noqa: ASYNC109 - the contract's word
     ) -> AsyncGenerator[Lease]:
         self._check(session_id)
-        retry = Retry(session_id, timeout=timeout, interval=self._lock_interval)
         lease = Lease.of_this_process(session_id, owner)
-        async with self._leases.hold(lease, retry.pause):
+        patience = Patience.for_lease(timeout, session_id, longest=self._lock_interval)
+        async with self._leases.hold(lease, patience):
             yield lease
 
     async def compact(self, session_id: str) -> None:
@@ -235,18 +236,9 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         async with self._turn(session_id) as retry:
             return await self._change(retry, self._directory.delete, session_id, expect)
 
-    @asynccontextmanager
-    async def _turn(self, session_id: str) -> AsyncGenerator[Retry]:
+    def _turn(self, session_id: str) -> Passage[Retry]:
         """Wait for this caller's turn among those who take the session's lock."""
-        retry = self._retry(session_id)
-        try:
-            turn = await self._turnstile.enter(session_id, self._lock_timeout)
-        except TimeoutError as error:
-            raise retry.locked() from error
-        try:
-            yield retry
-        finally:
-            self._turnstile.leave(session_id, turn)
+        return self._turnstile.through(session_id, self._retry(session_id))
 
     async def _card(self, session_id: str) -> SessionInfo | None:
         return await self._patiently(session_id, self._directory.card, session_id)
@@ -274,5 +266,5 @@ async def _insist(retry: Retry, attempt: Callable[[], Awaitable[T]]) -> T:
         try:
             return await attempt()
         except TryAgain as reason:
-            pause = retry.pause(reason)
+            pause = retry.pause_after(reason)
         await asyncio.sleep(pause)

@@ -17,6 +17,7 @@ import msgspec
 from ...errors import SessionIOError, SessionLockedError
 from ...lease import Lease
 from ...record import dec_hook, enc_hook
+from ..server_leases import Held
 from .bucket import Bucket, Refused
 from .client import Got
 from .layout import lease_key, new_token
@@ -71,8 +72,8 @@ class Grip:
         self._is_lost = False
         self._others: tuple[UpdateVersion, float] | None = None
 
-    async def take(self) -> Lease | None:
-        """Take the lease and keep it renewed; return who has it if that is another.
+    async def take(self) -> Held | None:
+        """Take the lease and keep it renewed, or say that another has it.
 
         Raises:
             SessionIOError: The storage failed.
@@ -83,7 +84,7 @@ class Grip:
             if got is not None:
                 other = _read(got) or _Entry("", 0, self._entry.seconds, self._lease)
                 if other.lease is not None and not await self._is_over(got, other):
-                    return other.lease
+                    return Held(other.lease)
             try:
                 await self._put(self._entry, got.version if got is not None else None)
             except Refused as refused:

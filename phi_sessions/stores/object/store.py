@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ...codec import StoredRecord
-from ...errors import SessionCorruptError, SessionError, SessionLockedError
+from ...errors import SessionCorruptError, SessionError
 from ...info import Selection, SessionInfo
 from ...lease import Lease, SupportsLease
 from ...model import Revision, Session
 from ...store import Expect, Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, not_found, pack, require, unpack
 from ..finishing import to_its_end
+from ..patience import Patience
+from ..server_leases import in_line, until_given
 from ..turnstile import Turnstile
 from . import listing, sweeping
 from .bucket import Bucket
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ObjectSessionStore", "open_url"]
 
+_FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
+"""Seconds between two attempts to take a lease that another holds."""
 
 
 class ObjectSessionStore(BaseStore, SupportsLease):
@@ -135,7 +137,7 @@ class ObjectSessionStore(BaseStore, SupportsLease):
         self._lock_timeout = lock_timeout
         self._lease_expiry = lease_expiry
         self._turnstile = Turnstile()
-        self._lease_turnstile = Turnstile()
+        self._lease_line = Turnstile()
         self._is_own = isinstance(store, str)
 
     def __repr__(self) -> str:
@@ -208,33 +210,21 @@ class ObjectSessionStore(BaseStore, SupportsLease):
     ) -> AsyncGenerator[Lease]:
         self._check(session_id)
         lease = Lease.of_this_process(session_id, owner)
-        begun = time.monotonic()
+        patience = Patience.for_lease(timeout, session_id)
+        holder = partial(holder_of, self._bucket)
         with _naming(session_id):
-            try:
-                turn = await self._lease_turnstile.enter(session_id, timeout)
-            except TimeoutError:
-                raise _held(begun, session_id, await holder_of(self._bucket, session_id)) from None
-            try:
+            async with in_line(self._lease_line, session_id, patience, holder):
                 grip = Grip(self._bucket, lease, self._lease_expiry)
                 try:
-                    await self._take(grip, session_id, begun, timeout)
+                    await until_given(
+                        grip.take, patience, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE
+                    )
                     yield lease
                 except BaseException:
                     with suppress(SessionError):  # the first error is the one to hear of
                         await to_its_end(grip.let_go())
                     raise
                 await to_its_end(grip.let_go())
-            finally:
-                self._lease_turnstile.leave(session_id, turn)
-
-    async def _take(self, grip: Grip, session_id: str, begun: float, patience: float) -> None:
-        pause = 0.02
-        while (holder := await to_its_end(grip.take())) is not None:
-            left = begun + patience - time.monotonic()
-            if left <= 0:
-                raise _held(begun, session_id, holder)
-            await asyncio.sleep(min(left, random.uniform(pause / 2, pause)))  # noqa: S311 - no secret
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def sweep(self, *, older_than: timedelta = timedelta(hours=1)) -> list[str]:
         """Remove what nobody needs, and return the names of the objects that are gone.
@@ -321,16 +311,10 @@ class ObjectSessionStore(BaseStore, SupportsLease):
     @asynccontextmanager
     async def _turn(self, session_id: str) -> AsyncGenerator[None]:
         """Wait for this caller's turn among those who change the session through this object."""
-        begun = time.monotonic()
-        try:
-            turn = await self._turnstile.enter(session_id, self._lock_timeout)
-        except TimeoutError:
-            raise _held(begun, session_id) from None
-        try:
+        patience = Patience(self._lock_timeout, session_id)
+        async with self._turnstile.through(session_id, patience):
             with _naming(session_id):
                 yield
-        finally:
-            self._turnstile.leave(session_id, turn)
 
 
 def open_url(url: str, **options: Any) -> ObjectSessionStore:
@@ -366,12 +350,3 @@ def _newest_first(read: tuple[Found, Stored]) -> tuple[int, int, str]:
     found, stored = read
     assert isinstance(found.state, Manifest)
     return -found.modified, -found.state.saved_at, stored.header.session_id
-
-
-def _held(begun: float, session_id: str, holder: Lease | None = None) -> SessionLockedError:
-    return SessionLockedError(
-        f"session {session_id!r} is held by another",
-        session_id=session_id,
-        waited=time.monotonic() - begun,
-        holder=holder,
-    )

@@ -7,10 +7,11 @@ import random
 import time
 from typing import Final, NamedTuple
 
-from ...errors import SaveOutcomeUnknownError, SessionError, SessionLockedError
+from ...errors import SaveOutcomeUnknownError, SessionError
 from ...model import Revision
 from ...store import Expect, Expectation
 from ..base import require
+from ..patience import Patience
 from .connections import hang_up
 from .driver import (
     ERRORS,
@@ -25,7 +26,7 @@ from .rows import as_bytes, as_revision
 from .server import Server
 from .statements import Statements
 
-__all__ = ["Attempts", "Change", "Patience"]
+__all__ = ["Attempts", "Change"]
 
 _ASKING: Final = 5.0
 """Seconds to ask for the outcome of a change whose answer was lost."""
@@ -35,37 +36,6 @@ _NO_ANSWER: Final[tuple[type[Exception], ...]] = (*ERRORS, SessionError)
 _LONGEST: Final = 1_000_000.0  # seconds; PostgreSQL counts milliseconds in 31 bits
 _PAUSE: Final = 0.05
 _RETRY: Final = 0.005
-
-
-class Patience:
-    """How long a caller waits for a session that others hold."""
-
-    def __init__(self, seconds: float) -> None:
-        self._begun = time.monotonic()
-        self._seconds = seconds
-
-    @property
-    def waited(self) -> float:
-        """Seconds since the call."""
-        return time.monotonic() - self._begun
-
-    @property
-    def left(self) -> float:
-        """Seconds that may pass yet."""
-        return self._seconds - self.waited
-
-    @property
-    def setting(self) -> str:
-        """What is left, for `lock_timeout`, where 0 would stand for ever."""
-        return f"{round(min(max(self.left, 0.001), _LONGEST) * 1000)}ms"
-
-    def locked(self, session_id: str) -> SessionLockedError:
-        """Return the error that says that it is over."""
-        return SessionLockedError(
-            f"session {session_id!r} is held by another writer, waited {self.waited:.2f} s",
-            session_id=session_id,
-            waited=self.waited,
-        )
 
 
 class Change(NamedTuple):
@@ -137,7 +107,7 @@ class Attempts:
                     where, waited = self._server.address, patience.waited
                     raise translate(error, where, change.session_id, waited=waited) from error
                 if patience.left <= 0:
-                    raise patience.locked(change.session_id) from error
+                    raise patience.locked() from error
                 await asyncio.sleep(random.uniform(0, _RETRY))  # noqa: S311 - not a secret
                 continue
             if is_made:
@@ -146,7 +116,7 @@ class Attempts:
                 return False
             require(change.expect, found, change.session_id)
             if patience.left <= 0:
-                raise patience.locked(change.session_id)
+                raise patience.locked()
             lock_first = True  # somebody was faster
 
     async def _try(
@@ -155,7 +125,7 @@ class Attempts:
         args = (
             as_bytes(change.session_id),
             None if isinstance(change.expect, Expect) else as_bytes(change.expect),
-            patience.setting,
+            _setting(patience),
             self._durable,
             *change.args,
         )
@@ -235,3 +205,8 @@ class Attempts:
         query, limit = self._statements.revision, f"{max(round(left * 1000), 1)}ms"
         rows = await connection.fetch(query, as_bytes(session_id), limit, timeout=left)
         return as_revision(rows[0][0]) if rows else None
+
+
+def _setting(patience: Patience) -> str:
+    """Return what is left, for `lock_timeout`, where 0 would stand for ever."""
+    return f"{round(min(max(patience.left, 0.001), _LONGEST) * 1000)}ms"

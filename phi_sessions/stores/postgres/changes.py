@@ -8,7 +8,8 @@ from ...errors import SessionConflictError
 from ...model import Revision
 from ...store import Expect, Expectation
 from ..base import Outcome, new_revision, not_found, require
-from .attempts import Attempts, Change, Patience
+from ..patience import Patience
+from .attempts import Attempts, Change
 from .rows import as_bytes, as_columns
 from .statements import Statements
 

@@ -16,8 +16,9 @@ from ...promise import Promise
 from ...store import Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, pack, unpack
 from ..finishing import to_its_end
-from ..turnstile import Turn, Turnstile
-from .attempts import Attempts, Patience
+from ..patience import Patience
+from ..turnstile import Passage, Turnstile
+from .attempts import Attempts
 from .changes import Changes
 from .client import ClientMaker
 from .driver import address_of
@@ -181,7 +182,7 @@ class PostgresSessionStore(BaseStore, SupportsLease):
     ) -> AsyncGenerator[Lease]:
         self._check(session_id)
         lease = Lease.of_this_process(session_id, owner)
-        async with self._leasing.hold(lease, timeout):
+        async with self._leasing.hold(lease, Patience.for_lease(timeout, session_id)):
             yield lease
 
     async def aclose(self) -> None:
@@ -208,31 +209,9 @@ class PostgresSessionStore(BaseStore, SupportsLease):
         async with self._turn(session_id) as patience:
             return await to_its_end(self._changes.delete(session_id, expect, patience))
 
-    def _turn(self, session_id: str) -> _Turn:
-        return _Turn(self._turnstile, session_id, self._lock_timeout)
-
-
-class _Turn:
-    """Waits for a caller's turn among those of one store who change a session."""
-
-    __slots__ = ("_patience", "_session_id", "_turn", "_turnstile")
-
-    _turn: Turn
-
-    def __init__(self, turnstile: Turnstile, session_id: str, seconds: float) -> None:
-        self._turnstile = turnstile
-        self._session_id = session_id
-        self._patience = Patience(seconds)
-
-    async def __aenter__(self) -> Patience:
-        try:
-            self._turn = await self._turnstile.enter(self._session_id, self._patience.left)
-        except TimeoutError as error:
-            raise self._patience.locked(self._session_id) from error
-        return self._patience
-
-    async def __aexit__(self, *_: object) -> None:
-        self._turnstile.leave(self._session_id, self._turn)
+    def _turn(self, session_id: str) -> Passage[Patience]:
+        """Wait for this caller's turn among those of this store who change the session."""
+        return self._turnstile.through(session_id, Patience(self._lock_timeout, session_id))
 
 
 def open_url(url: str, **options: Any) -> PostgresSessionStore:

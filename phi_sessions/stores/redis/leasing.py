@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
 import msgspec
 
-from ...errors import SessionIOError, SessionLockedError
+from ...errors import SessionIOError
 from ...lease import Lease
 from ...record import dec_hook, enc_hook
 from ..finishing import to_its_end
+from ..patience import Patience
+from ..server_leases import Held, in_line, until_given
 from ..turnstile import Turnstile
 from .layout import Place
 from .link import Link
@@ -61,60 +61,36 @@ class Grip:
         self._is_held = False
         self._is_over = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
-        self._holder: Lease | None = None
 
     @asynccontextmanager
-    async def held(self, queue: Turnstile, patience: float) -> AsyncGenerator[None]:
+    async def held(self, line: Turnstile, patience: Patience) -> AsyncGenerator[None]:
         """Hold the lease.
 
         Args:
-            queue: Where this process waits for it: only the first asks the server.
-            patience: Seconds to wait while another holds it.
+            line: Where this process waits for it: only the first asks the server.
+            patience: How long to wait while another holds it.
 
         Raises:
             SessionLockedError: Another holds it.
             SessionIOError: The server could not be asked.
         """
-        begun = time.monotonic()
-        try:
-            turn = await queue.enter(self._session_id, patience)
-        except TimeoutError as error:
-            value = await self._server.ask("GET", self._key, session_id=self._session_id)
-            raise self._locked(begun, _lease_of(value)) from error
-        try:
-            await self._wait(begun, patience)
-            yield
-        finally:
+        async with in_line(line, self._session_id, patience, self._holder_of):
             try:
-                await to_its_end(self._let_go())
+                await until_given(self._take, patience, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
+                yield
             finally:
-                queue.leave(self._session_id, turn)
+                await to_its_end(self._let_go())
 
-    async def _wait(self, begun: float, patience: float) -> None:
-        pause = _FIRST_PAUSE
-        while not await to_its_end(self._take()):
-            left = begun + patience - time.monotonic()
-            if left <= 0:
-                raise self._locked(begun, self._holder)
-            await asyncio.sleep(min(left, pause * random.uniform(0.5, 1)))  # noqa: S311 - not a secret
-            pause = min(pause * 2, _LONGEST_PAUSE)
+    async def _holder_of(self, session_id: str) -> Lease | None:
+        return _lease_of(await self._server.ask("GET", self._key, session_id=session_id))
 
-    def _locked(self, begun: float, holder: Lease | None) -> SessionLockedError:
-        return SessionLockedError(
-            f"session {self._session_id!r} is leased by another",
-            session_id=self._session_id,
-            waited=time.monotonic() - begun,
-            holder=holder,
-        )
-
-    async def _take(self) -> bool:
+    async def _take(self) -> Held | None:
         word, *details = await self._lease()
         if word == b"held":
-            self._holder = _lease_of(details[0])
-            return False
+            return Held(_lease_of(details[0]))
         self._is_held = True
         self._renewal = asyncio.create_task(self._renew())
-        return True
+        return None
 
     async def _let_go(self) -> None:
         self._is_over.set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +14,6 @@ from ...errors import (
     SaveOutcomeUnknownError,
     SessionCorruptError,
     SessionExistsError,
-    SessionLockedError,
 )
 from ...info import Selection, SessionInfo
 from ...lease import Lease, SupportsLease
@@ -24,7 +22,8 @@ from ...promise import Promise
 from ...store import Expect, Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, new_revision, not_found, pack, require, unpack
 from ..finishing import to_its_end
-from ..turnstile import Turnstile
+from ..patience import Patience
+from ..turnstile import Passage, Turnstile
 from .channels import Client
 from .layout import Layout, digest_of
 from .leasing import Grip
@@ -122,7 +121,7 @@ class RedisSessionStore(BaseStore, SupportsLease):
         self._lock_timeout = lock_timeout
         self._lease_expiry = lease_expiry
         self._turnstile = Turnstile()
-        self._lease_queue = Turnstile()
+        self._lease_line = Turnstile()
         if durable and isinstance(server, RedisCluster):
             raise ValueError("durable=True needs one server, not a cluster")
         self._links = Links(server, connections=max_connections)
@@ -215,7 +214,7 @@ class RedisSessionStore(BaseStore, SupportsLease):
             Lease.of_this_process(session_id, owner),
             self._lease_expiry,
         )
-        async with grip.held(self._lease_queue, timeout):
+        async with grip.held(self._lease_line, Patience.for_lease(timeout, session_id)):
             yield grip.lease
 
     async def _write(self, session: Session, expect: Expectation, outcome: Outcome) -> None:
@@ -293,23 +292,9 @@ class RedisSessionStore(BaseStore, SupportsLease):
         require(expect, None if found is None else Revision(found.decode()), session_id)
         raise not_found(session_id)
 
-    @asynccontextmanager
-    async def _turn(self, session_id: str) -> AsyncGenerator[None]:
+    def _turn(self, session_id: str) -> Passage[Patience]:
         """Wait for this caller's turn among those who change the session."""
-        begun = time.monotonic()
-        try:
-            turn = await self._turnstile.enter(session_id, self._lock_timeout)
-        except TimeoutError as error:
-            waited = time.monotonic() - begun
-            raise SessionLockedError(
-                f"session {session_id!r} was being changed for {waited:.1f} s",
-                session_id=session_id,
-                waited=waited,
-            ) from error
-        try:
-            yield
-        finally:
-            self._turnstile.leave(session_id, turn)
+        return self._turnstile.through(session_id, Patience(self._lock_timeout, session_id))
 
 
 def _pages(listed: Sequence[Listed], size: int) -> Iterator[Sequence[Listed]]:

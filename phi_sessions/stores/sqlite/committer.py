@@ -16,13 +16,13 @@ from typing import Any, Final, TypeVar
 from ...errors import SaveOutcomeUnknownError, SessionError, SessionIOError, SessionTaskError
 from ..finishing import to_its_end
 from ..forking import renew_in_child
+from ..patience import Patience
 from ..turnstile import Turnstile
 from ..workers import Workers
 from .database import Database
 from .driver import sqlite3
 from .failures import DRIVER_ERRORS, Contended, is_uncertain, translate
 from .job import Job, State, wake
-from .patience import Patience
 from .schema import LOG_BYTES
 
 __all__ = ["Committer"]
@@ -89,15 +89,9 @@ class Committer:
         if await self._is_served(job):
             return
         # Of those who wait for the database one asks again and again, for all of them.
-        try:
-            turn = await self._turnstile.enter("", patience.left)
-        except TimeoutError as error:
-            raise patience.locked() from error
-        try:
+        async with self._turnstile.through("", patience):
             while not await self._is_served(job):  # noqa: ASYNC110 - other processes tell nobody
                 await asyncio.sleep(patience.pause())
-        finally:
-            self._turnstile.leave("", turn)
 
     async def _is_served(self, job: Job[Any]) -> bool:
         """Return True when `job` is over, False when another process holds the database."""

@@ -26,7 +26,8 @@ from ...promise import Promise
 from ...store import Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, pack, unpack
 from ..file_leases import FileLeases
-from ..turnstile import Turn, Turnstile
+from ..patience import Patience
+from ..turnstile import Passage, Turnstile
 from ..workers import Workers
 from . import leasing
 from .committer import Committer
@@ -34,7 +35,6 @@ from .database import Database
 from .driver import sqlite3
 from .failures import Contended
 from .job import Job
-from .patience import Patience
 from .reading import Reader
 from .schema import Absent
 from .writing import Writer
@@ -172,9 +172,8 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
         timeout: float = 0.0,  # noqa: ASYNC109 - the contract's word
     ) -> AsyncGenerator[Lease]:
         self._check(session_id)
-        patience = Patience(timeout, session_id)
         lease = Lease.of_this_process(session_id, owner)
-        async with self._leases.hold(lease, lambda _: patience.pause()):
+        async with self._leases.hold(lease, Patience.for_lease(timeout, session_id)):
             yield lease
 
     async def aclose(self) -> None:
@@ -186,14 +185,11 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
 
     async def _write(self, session: Session, expect: Expectation, outcome: Outcome) -> None:
         session_id = session.session_id
-        patience, turn = await self._enter(session_id)
-        try:
+        async with self._turn(session_id) as patience:
             outcome.parcel = parcel = await pack(session)
             size = sum(len(record.text) for record in parcel.records)
             save = partial(self._writer.save, parcel=parcel, expect=expect)
             job = self._committer.put(Job(session_id, size, save, partial(_see, outcome)))
-        finally:
-            self._turnstile.leave(session_id, turn)
         await self._committer.attend(job, patience)
 
     async def _append(
@@ -208,18 +204,16 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
         return await self._change(Job(session_id, 0, make, _ignore))
 
     async def _change(self, job: Job[T]) -> T:
-        patience, turn = await self._enter(job.session_id)
-        self._committer.put(job)
-        self._turnstile.leave(job.session_id, turn)
+        async with self._turn(job.session_id) as patience:
+            self._committer.put(job)
         return await self._committer.attend(job, patience)
 
-    async def _enter(self, session_id: str) -> tuple[Patience, Turn]:
+    def _turn(self, session_id: str) -> Passage[Patience]:
         """Wait for this caller's turn among those who put a change of the session."""
-        patience = Patience(self._lock_timeout, session_id)
-        try:
-            return patience, await self._turnstile.enter(session_id, patience.left)
-        except TimeoutError as error:
-            raise patience.locked() from error
+        return self._turnstile.through(session_id, self._patience(session_id))
+
+    def _patience(self, session_id: str | None) -> Patience:
+        return Patience(self._lock_timeout, session_id, "the database is held by another")
 
     async def _read(self, session_id: str) -> Stored | None:
         return await self._ask(self._reader.session, session_id)
@@ -231,7 +225,7 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
         **kwargs: P.kwargs,
     ) -> T | None:
         """Return what `job` reads in one transaction; None where there is no database yet."""
-        patience = Patience(self._lock_timeout)
+        patience = self._patience(None)
         while True:
             try:
                 return await self._workers.run(
