@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,17 @@ async def file_store(tmp_path: Path) -> AsyncIterator[FileSystemSessionStore]:
         yield made
 
 
-@pytest.fixture
-def frozen_heap() -> Iterator[None]:
-    """Set aside what there is, so that the collections of a test are quick."""
+@contextmanager
+def heap_frozen() -> Iterator[None]:
+    """Set aside what there is, so that garbage collections are quick meanwhile."""
     gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture
+def frozen_heap() -> Iterator[None]:
+    """A heap in which there is but what the test makes."""
+    with heap_frozen():
+        yield
