@@ -15,6 +15,7 @@ import pytest
 
 from phi_sessions import FileSystemSessionStore, MemorySessionStore, SessionStore
 from phi_sessions.opening import open_store
+from phi_sessions.stores.filesystem import directory
 
 pytest_plugins = ("postgres_server", "redis_server", "s3_server")
 
@@ -32,7 +33,9 @@ def scaled(count: int) -> int:
     return max(1, round(count * SCALE))
 
 
-@pytest.fixture(params=["memory", "file", "sqlite", "postgres", "redis", "object"])
+@pytest.fixture(
+    params=["memory", "file", "file that grows", "sqlite", "postgres", "redis", "object"]
+)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SessionStore]:
     """Each store in turn, empty; closed afterwards."""
     async with _open(request, tmp_path) as made:
@@ -44,6 +47,11 @@ def _open(request: pytest.FixtureRequest, tmp_path: Path) -> SessionStore:
         case "memory":
             return MemorySessionStore()
         case "file":
+            return FileSystemSessionStore(tmp_path / "sessions")
+        case "file that grows":  # what changes goes to the tail, however small the session is
+            patch = request.getfixturevalue("monkeypatch")
+            patch.setattr(directory, "_SMALL", 0)
+            patch.setattr(directory, "_PART", 1)
             return FileSystemSessionStore(tmp_path / "sessions")
         case "sqlite":
             return open_store(f"sqlite:///{tmp_path / 'sessions.db'}")
