@@ -257,3 +257,14 @@ async def test_damage_is_told_and_left_as_it_is(
         await store.load(name)
     await store.save(version(1, name), expect=Expect.ANYTHING)
     assert (await store.load(name)).metadata == {"n": 1}
+
+
+@pytest.mark.parametrize("agent_id", [None, "a"])
+async def test_a_limit_counts_what_is_not_damaged(
+    postgres_url: str, store: PostgresSessionStore, agent_id: str | None
+) -> None:
+    for n in range(4):
+        await store.save(version(n, f"s-{n}"))
+    await run_sql(postgres_url, "UPDATE phi_sessions SET head = '{' WHERE session_id = 's-3'")
+    infos = store.infos(agent_id=agent_id, limit=2, on_error="skip")
+    assert [info.session_id async for info in infos] == ["s-2", "s-1"]

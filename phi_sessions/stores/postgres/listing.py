@@ -38,7 +38,7 @@ class Listing:
         return [name for [name] in rows]
 
     async def cards(self, agent_id: str | None, limit: int | None) -> AsyncGenerator[Row]:
-        """Yield the rows of cards, newest first; at least `limit` of them if there are so many."""
+        """Yield the rows of cards, newest first; the first `limit` cost no more than that."""
         size = _PAGE if limit is None else min(limit, _PAGE)
         if agent_id is None:
             page = await self._server.fetch(self._statements.cards, size)
@@ -47,7 +47,7 @@ class Listing:
             page = await self._server.fetch(query, size, as_bytes(agent_id))
         for row in page:
             yield row
-        if len(page) < size or size == limit:
+        if len(page) < size:
             return
         # What is saved meanwhile moves to the front: pages go by the ids of one moment.
         seen = {row[_NAME] for row in page}

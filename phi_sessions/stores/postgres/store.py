@@ -158,11 +158,11 @@ class PostgresSessionStore(BaseStore, SupportsLease):
     ) -> AsyncIterator[SessionInfo]:
         self._check_open()
         selection = Selection(agent_id, active_after, limit)
-        rows = self._listing.cards(agent_id, None if active_after else limit)
+        if selection.is_complete:
+            return
+        rows = self._listing.cards(agent_id, limit)
         async with aclosing(rows):
             async for row in rows:
-                if selection.is_complete:
-                    return
                 try:
                     info = await as_info(row, self._place)
                 except SessionCorruptError:
@@ -171,6 +171,8 @@ class PostgresSessionStore(BaseStore, SupportsLease):
                     continue
                 if selection.takes(info):
                     yield info
+                if selection.is_complete:
+                    return
 
     @asynccontextmanager
     async def lease(
