@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final
 
 from ...errors import SessionCorruptError, SessionIOError
@@ -14,6 +14,7 @@ from ..workers import Workers
 from . import scan
 from .agents import AgentIndex
 from .reader import SessionReader
+from .retry import Retry, insist
 
 __all__ = ["Listing"]
 
@@ -33,18 +34,18 @@ class Listing:
     Args:
         reader: Of the directory.
         workers: The store's threads.
-        card: Looks at one session, again while its files are in motion.
+        retry: Says how long to look at a session whose files are in motion.
     """
 
     def __init__(
         self,
         reader: SessionReader,
         workers: Workers,
-        card: Callable[[str], Awaitable[SessionInfo | None]],
+        retry: Callable[[str], Retry],
     ) -> None:
         self._reader = reader
         self._workers = workers
-        self._card = card
+        self._retry = retry
         self._index = AgentIndex(reader.path)
 
     async def ids(self) -> list[str]:
@@ -95,7 +96,10 @@ class Listing:
         if not isinstance(found, Exception):
             return found
         try:
-            return await self._card(session_id)
+            return await insist(
+                self._retry(session_id),
+                lambda: self._workers.run(self._reader.card, session_id),
+            )
         except (SessionCorruptError, SessionIOError):
             if on_error == "raise":
                 raise

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from ..flock import Contended
 from ..patience import Patience
 from .reader import Stamp, Unsettled
 
-__all__ = ["Retry", "TryAgain"]
+__all__ = ["Retry", "TryAgain", "insist"]
+
+T = TypeVar("T")
 
 TryAgain = (Contended, Unsettled)
 """What a job raises that may succeed a little later."""
@@ -44,3 +48,17 @@ class Retry(Patience):
             raise reason.error from reason.error.__cause__
         self._seen = reason.stamp
         return _SETTLING
+
+
+async def insist(retry: Retry, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Return what `attempt` gives, made again for as long as `retry` allows.
+
+    Raises:
+        SessionLockedError, SessionCorruptError: As `Retry.pause_after`.
+    """
+    while True:
+        try:
+            return await attempt()
+        except TryAgain as reason:
+            pause = retry.pause_after(reason)
+        await asyncio.sleep(pause)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -29,7 +28,7 @@ from .committer import Committer
 from .directory import SessionDirectory
 from .flush import Writing
 from .listing import Listing
-from .retry import Retry, TryAgain
+from .retry import Retry, insist
 
 __all__ = ["DEFAULT_MAX_BYTES", "FileSystemSessionStore"]
 
@@ -85,8 +84,8 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
     ) -> None:
         super().__init__()
         self.dir: Path = Path(dir)
-        self._lock_timeout = lock_timeout
         self._lock_interval = lock_interval
+        self._retry = partial(Retry, timeout=lock_timeout, interval=lock_interval)
         self._directory = SessionDirectory(
             os.fspath(self.dir),
             fsync=fsync,
@@ -97,7 +96,7 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         )
         self._turnstile = Turnstile()
         self._workers = Workers(workers, f"{type(self).__name__}({os.fspath(self.dir)!r})")
-        self._listing = Listing(self._directory, self._workers, self._card)
+        self._listing = Listing(self._directory, self._workers, self._retry)
         self._leases = FileLeases(
             self._workers,
             partial(leasing.take, self._directory.path),
@@ -240,31 +239,16 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         """Wait for this caller's turn among those who take the session's lock."""
         return self._turnstile.through(session_id, self._retry(session_id))
 
-    async def _card(self, session_id: str) -> SessionInfo | None:
-        return await self._patiently(session_id, self._directory.card, session_id)
-
     async def _patiently(
         self, session_id: str, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run `job`, which takes no lock."""
         return await self._run(self._retry(session_id), job, *args, **kwargs)
 
-    def _retry(self, session_id: str) -> Retry:
-        return Retry(session_id, timeout=self._lock_timeout, interval=self._lock_interval)
-
     async def _run(self, retry: Retry, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await _insist(retry, lambda: self._workers.run(job, *args, **kwargs))
+        return await insist(retry, lambda: self._workers.run(job, *args, **kwargs))
 
     async def _change(
         self, retry: Retry, job: Callable[P, Writing[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        return await _insist(retry, lambda: self._committer.run(job, *args, **kwargs))
-
-
-async def _insist(retry: Retry, attempt: Callable[[], Awaitable[T]]) -> T:
-    while True:
-        try:
-            return await attempt()
-        except TryAgain as reason:
-            pause = retry.pause_after(reason)
-        await asyncio.sleep(pause)
+        return await insist(retry, lambda: self._committer.run(job, *args, **kwargs))
