@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from ..errors import SessionLockedError, SessionTaskError
 from ..lease import Lease
+from .finishing import to_its_end
 from .flock import Contended
 from .grip import Grip
 from .patience import Patience
@@ -52,9 +53,12 @@ class FileLeases:
         try:
             await self._take(grip, lease, patience)
             yield lease
+        except GeneratorExit:  # its event loop is gone: nobody is left to wait for a thread
+            grip.let_go()
+            raise
         finally:
             if grip.is_firm:
-                await self._let_go(grip)
+                await to_its_end(self._let_go(grip))
 
     async def _take(self, grip: Grip, lease: Lease, patience: Patience) -> None:
         while True:

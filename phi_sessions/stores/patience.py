@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from typing import Final, Self
@@ -68,7 +69,8 @@ class Patience:
         left = self.left
         if left <= 0:
             raise self.locked() from cause
-        longest = max(self._longest * left / self._seconds, _LONGEST_AT_LAST)
+        share = 1.0 if math.isinf(left) else left / self._seconds
+        longest = max(self._longest * share, _LONGEST_AT_LAST)
         return min(random.uniform(_SHORTEST, longest), left)  # noqa: S311 - no secret
 
     def locked(self, holder: Lease | None = None) -> SessionLockedError:

@@ -232,3 +232,16 @@ async def test_a_lock_timeout_of_zero_tries_once(tmp_path: Path) -> None:
             assert (await store.load("s")).revision == session.revision
         await store.save(session)
         await store.delete("s")
+
+
+async def test_a_lock_timeout_without_end_lasts_until_the_lock_is_free(tmp_path: Path) -> None:
+    async with FileSystemSessionStore(tmp_path, lock_timeout=float("inf")) as store:
+        await store.save(Session("s", "agent"))
+        with holding(python_flock(tmp_path / "s.json.lock", 60)) as holder:
+            saving = asyncio.create_task(store.save(Session("s", "agent", metadata={"n": 1})))
+            await asyncio.sleep(0.1)
+            assert not saving.done()
+            holder.kill()
+            async with asyncio.timeout(20):
+                await saving
+        assert (await store.load("s")).metadata == {"n": 1}
