@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from copy import copy
@@ -290,17 +291,22 @@ class SessionStore(ABC):
         # Where nothing is stored, or another state, it is the save that says so.
         extended = await self.find(session.session_id) or _with_own_list(session)
         put_loops(extended, loops)
-        revision = await self.save(extended, expect=session.revision)
-        put_loops(session, loops)
-        session.revision = revision
-        return revision
+        found = extended.revision
+        try:
+            return await self.save(extended, expect=session.revision)
+        finally:
+            if extended.revision != found:  # also when the caller is not told, as it was cancelled
+                put_loops(session, loops)
+                session.revision = extended.revision
 
     async def _store_first(self, session: Session, loops: Iterable[LoopRecord]) -> Revision:
         extended = _with_own_list(session)
         put_loops(extended, loops)
-        revision = await self.save(extended, expect=Expect.ABSENT)
-        session.loops, session.revision = extended.loops, revision
-        return revision
+        try:
+            return await self.save(extended, expect=Expect.ABSENT)
+        finally:
+            if extended.revision is not None:  # also when the caller is not told
+                session.loops, session.revision = extended.loops, extended.revision
 
     async def prune(
         self,
@@ -325,7 +331,8 @@ class SessionStore(ABC):
         Raises:
             As `list_for_agent` and `delete`.
         """
-        border = Timestamp.utc_now() - older_than
+        age = older_than // timedelta(microseconds=1) * 1000
+        border = Timestamp.from_nanoseconds(time.time_ns() - age)  # or the nearest there is
         pruned: list[str] = []
         kept = 0
         async for info in self.infos(agent_id=agent_id, on_error=on_error):
@@ -337,6 +344,10 @@ class SessionStore(ABC):
                 try:
                     await self.delete(info.session_id, expect=info.revision)
                 except (SessionNotFoundError, SessionConflictError):
+                    continue
+                except SessionCorruptError:
+                    if on_error == "raise":
+                        raise
                     continue
             pruned.append(info.session_id)
         return pruned

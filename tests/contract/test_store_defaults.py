@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from datetime import UTC, datetime, timedelta
 
@@ -198,3 +199,25 @@ async def test_append_by_object_stores_the_loops_and_nothing_else_of_the_object(
     assert [loop.metadata["number"] for loop in session.loops] == [0, 5, 6]
     assert [loop.metadata["number"] for loop in four.kept["s-1"].loops] == [0, 6]
     assert four.kept["s-1"].metadata == {"n": 1}
+
+
+class SavesUntold(FourMethods):
+    """Saves, and its caller is cancelled before it is told."""
+
+    async def save(self, session: Session, *, expect: Expectation = Expect.UNCHANGED) -> Revision:
+        await super().save(session, expect=expect)
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_an_append_that_was_made_is_known_to_the_session_though_the_caller_was_not_told(
+    is_stored: bool,
+) -> None:
+    store, session = SavesUntold(), a_session("s-1")
+    if is_stored:
+        await FourMethods.save(store, session)
+    with pytest.raises(asyncio.CancelledError):
+        await store.append(session, a_loop("s-1", 7))
+    stored = store.kept["s-1"]
+    assert session.revision == stored.revision
+    assert session.loops.ids() == stored.loops.ids() == ["s-1.loop.0", "s-1.loop.7"]

@@ -207,3 +207,13 @@ async def test_a_closed_store_prunes_nothing(store: SessionStore) -> None:
     await store.aclose()
     with pytest.raises(SessionTaskError):
         await store.prune(older_than=NONE)
+
+
+@pytest.mark.parametrize(
+    ("older_than", "pruned"), [(timedelta.max, []), (timedelta.min, ["s-1"])], ids=["max", "min"]
+)
+async def test_any_age_can_be_asked_for(
+    store: SessionStore, older_than: timedelta, pruned: list[str]
+) -> None:
+    await store.save(a_session("s-1"))
+    assert await store.prune(older_than=older_than) == pruned
