@@ -242,6 +242,8 @@ def _encode(record: Record, where: str, session_id: str) -> bytes:
         packed = _msgpack.encode(record)
         if b"\xcb" in packed and _NOT_FINITE.search(packed) and _holds_not_finite(record):
             raise ValueError("NaN and infinities are not JSON")
+        if b"\n" in text:  # of a msgspec.Raw; files are cut into records by line breaks
+            text = msgspec.json.format(text, indent=-1)
         if _is_marked(text):
             plain = msgspec.to_builtins(record, enc_hook=enc_hook)
             return _json.encode(scatter(type(record), plain))

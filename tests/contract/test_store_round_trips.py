@@ -6,6 +6,7 @@ import asyncio
 import random
 import string
 
+import msgspec
 import pytest
 from contract_samples import a_loop, a_session, content
 
@@ -226,3 +227,17 @@ async def test_any_text_names_a_session_of_its_own(store: SessionStore) -> None:
     for session_id in HOSTILE_IDS:
         await store.delete(session_id)
     assert await store.list_ids() == []
+
+
+@pytest.mark.parametrize("text", [b'{"a":\n1}', b"[1,\n2]", b'{ "a" :\t"b\\n" }', b"\n[]\r\n"])
+async def test_raw_json_comes_back_whatever_its_layout(store: SessionStore, text: bytes) -> None:
+    value = msgspec.json.decode(text)
+    session = a_session("s-1", loops=400, metadata={"raw": msgspec.Raw(text)})
+    session.loops[0].metadata = {"raw": msgspec.Raw(text)}
+    await store.save(session)
+    added = a_loop("s-1", 999)
+    added.metadata = {"raw": msgspec.Raw(text)}
+    await store.append("s-1", added)
+    loaded = await store.load("s-1")
+    assert loaded.metadata == loaded.loops[0].metadata == loaded.loops[-1].metadata
+    assert loaded.metadata == {"raw": value}
