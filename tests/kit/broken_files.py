@@ -80,7 +80,7 @@ class OverwritesFiles(PickleFiles):
     async def write(self, path: Path, data: bytes) -> None:
         with path.open("wb", buffering=0) as file:
             file.write(data[: len(data) // 2])
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)
             file.write(data[len(data) // 2 :])
 
 

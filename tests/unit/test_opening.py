@@ -37,6 +37,8 @@ PASSWORD = "hunter2"
 
 def option(store: SessionStore, name: str) -> Any:
     """Return an option of a file store, wherever it keeps it."""
+    if name == "lock_timeout":
+        return store._retry.keywords["timeout"]  # type: ignore[attr-defined]
     for thing in (store, store._directory):  # type: ignore[attr-defined]
         for known in (name, f"_{name}"):
             if hasattr(thing, known):

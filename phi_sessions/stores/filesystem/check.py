@@ -134,6 +134,8 @@ def look_closer(
     paths = Paths(directory.path, session_id)
 
     def found(kind: FindingKind, path: str, detail: str) -> None:
+        if any((each.kind, each.path) == (kind, path) for each in findings):
+            return  # by an attempt before this one
         findings.append(
             Finding(kind=kind, path=path, session_id=session_id, detail=detail, mended=repair)
         )

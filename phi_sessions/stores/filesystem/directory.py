@@ -8,6 +8,7 @@ it waits for the disk and for nothing else. What may succeed a little later rais
 from __future__ import annotations
 
 import logging
+import os
 from typing import Final
 
 from ...codec import Parcel, StoredRecord, changes, put_records
@@ -134,8 +135,8 @@ class SessionDirectory(SessionReader):
             if not disk.exists(paths.session):  # and no lock file is made for it
                 return False
             with held(acquire(paths.lock)):
-                thorough = Expect.UNCHANGED if expect is Expect.ANYTHING else expect
-                state = self._state(paths, session_id, thorough)
+                # Who deletes may know no more than a card: what is damaged is not for it to remove.
+                state = self._state(paths, session_id, expect, thorough=True)
                 if state is not None:
                     require(expect, state.revision, session_id)
                     self._set_aside(paths, state)
@@ -145,7 +146,13 @@ class SessionDirectory(SessionReader):
                 return state is not None
 
     def _state(
-        self, paths: Paths, session_id: str, expect: Expectation, *, at_its_ends: bool = False
+        self,
+        paths: Paths,
+        session_id: str,
+        expect: Expectation,
+        *,
+        at_its_ends: bool = False,
+        thorough: bool = False,
     ) -> State | None:
         """Return what `state` returns, without reading what was written here and is there still.
 
@@ -158,6 +165,8 @@ class SessionDirectory(SessionReader):
             and known.is_current(paths)
         ):
             return known.state
+        if thorough:
+            expect = Expect.UNCHANGED
         return self.state(paths, session_id, expect, at_its_ends=at_its_ends)
 
     def _line(self, parcel: Parcel, state: State | None, revision: Revision) -> bytes | None:
@@ -234,6 +243,7 @@ class SessionDirectory(SessionReader):
         state: State | None,
         revision: Revision,
         outcome: Outcome,
+        saved: int | None = None,
     ) -> Writing[None]:
         self._set_aside(paths, state)
         # What the tail led to, so that it is known for taken in should it be left behind.
@@ -255,10 +265,14 @@ class SessionDirectory(SessionReader):
             chunks,
             mode=self._mode,
             durable=self._fsync,
+            saved=saved,
             on_visible=visible,
         )
         if ending is not None:
-            tailfile.remove(paths)
+            if ending.is_torn:
+                tailfile.set_aside(paths)
+            else:
+                tailfile.remove(paths)
         if self._indent is None:
             stored = State(revision, revision, None, Bond.NONE, is_own=True, stamp=Stamp.of(status))
             self._known.keep(session_id, Known(stored, None))
@@ -271,13 +285,14 @@ class SessionDirectory(SessionReader):
         state: State,
         revision: Revision,
         outcome: Outcome,
+        saved: int | None = None,
     ) -> Writing[None]:
         stored = self.read(paths, session_id)
         assert stored is not None, "it was there, and the lock is held"
         merged = put_records(stored.origin.records, records)
         texts = [record.text for record in merged]
         yield from self._rewrite(
-            paths, session_id, stored.origin.head, texts, state, revision, outcome
+            paths, session_id, stored.origin.head, texts, state, revision, outcome, saved
         )
 
     def _fold(self, paths: Paths, session_id: str) -> Writing[None]:
@@ -285,7 +300,11 @@ class SessionDirectory(SessionReader):
         if state is None:
             raise not_found(session_id)
         if state.bond is Bond.LIVE:
-            yield from self._rewrite_with(paths, session_id, [], state, state.revision, Outcome())
+            # It was saved when it was saved last; a file is told by its time, so it is a new one.
+            saved = max(state.stamp.mtime_ns + 1, os.lstat(paths.tail).st_mtime_ns)
+            yield from self._rewrite_with(
+                paths, session_id, [], state, state.revision, Outcome(), saved
+            )
 
     def _try_to_fold(self, paths: Paths, session_id: str) -> Writing[bool]:
         try:

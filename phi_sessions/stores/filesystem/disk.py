@@ -126,10 +126,9 @@ if sys.platform == "win32":
         """Return how many files may be open at once."""
         return 512  # of the C library's; Windows itself has no limit
 
-    def stamp(fd: int, path: str) -> None:  # noqa: ARG001 - Windows takes the path
-        """Give an open file the time of this moment."""
-        now = time.time_ns()
-        os.utime(path, ns=(now, now))
+    def stamp(fd: int, path: str, when: int) -> None:  # noqa: ARG001 - Windows takes the path
+        """Give an open file a time, in nanoseconds since 1970."""
+        os.utime(path, ns=(when, when))
 
     def open_directory(path: str) -> int:
         """Make sure that there is a directory; Windows has no descriptor for it."""
@@ -162,13 +161,12 @@ else:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
-    def stamp(fd: int, path: str) -> None:  # noqa: ARG001 - only Windows takes the path
-        """Give an open file the time of this moment.
+    def stamp(fd: int, path: str, when: int) -> None:  # noqa: ARG001 - only Windows takes the path
+        """Give an open file a time, in nanoseconds since 1970.
 
         The kernel's own stamp is up to 4 ms coarse: sessions saved in a row would tie.
         """
-        now = time.time_ns()
-        os.utime(fd, ns=(now, now))
+        os.utime(fd, ns=(when, when))
 
     def open_directory(path: str) -> int:
         """Open a directory for `sync_directory`."""

@@ -42,8 +42,9 @@ __all__ = [
 ]
 
 _START: Final = b'{"session_id":'
+_STRING: Final = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
 _FIRST_KEYS: Final = re.compile(
-    rb'\{\s*"session_id":\s*"[^"\\]*",\s*"agent_id":\s*("[^"\\]*")', re.ASCII
+    rb'\{\s*"session_id":\s*%s,\s*"agent_id":\s*(%s)' % (_STRING, _STRING), re.ASCII
 )
 """As they are written here, and as phi-core lays them out."""
 
@@ -142,10 +143,17 @@ def names_session(head: bytes, session_id: str) -> bool:
 def names_other(prefix: bytes, agent: bytes) -> bool:
     """Return whether a file's first bytes name another agent than `agent`, a JSON text.
 
-    False when they name that one, and when they do not tell, as when it is written with escapes.
+    False when they name that one, and when they do not tell.
     """
     match = _FIRST_KEYS.match(prefix)
-    return match is not None and match[1] != agent
+    if match is None or match[1] == agent:
+        return False
+    if b"\\" not in match[1] and b"\\" not in agent:
+        return True
+    try:  # one text can be escaped in several ways
+        return bool(msgspec.json.decode(match[1]) != msgspec.json.decode(agent))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
 
 
 def name_one_agent(head: bytes, other: bytes) -> bool:

@@ -79,6 +79,8 @@ class Listing:
             async for info in self._settled(cards, on_error):
                 if selection.takes(info):
                     yield info
+                    if selection.is_complete:
+                        return
 
     async def _settled(self, cards: list[_Card], on_error: OnError) -> AsyncIterator[SessionInfo]:
         if on_error == "skip":  # all at once: a damaged file takes a moment to be known for one

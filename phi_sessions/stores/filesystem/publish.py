@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 
 from . import disk
@@ -25,10 +26,12 @@ def publish(
     *,
     mode: int,
     durable: bool,
+    saved: int | None = None,
     on_visible: Callable[[], None],
 ) -> Writing[os.stat_result]:
     """Put `chunks`, joined, in the place of `path` by way of `temporary`, in the same directory.
 
+    It gets the time `saved`, in nanoseconds since 1970; that of this moment by default.
     Calls `on_visible` as soon as readers see it. Returns what the new file is.
 
     Raises:
@@ -40,7 +43,7 @@ def publish(
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.SAFE, mode)
         try:
-            status = yield from _fill(fd, temporary, chunks, durable)
+            status = yield from _fill(fd, temporary, chunks, durable, saved)
             disk.replace(temporary, path)
         except BaseException:
             _discard(temporary)
@@ -67,11 +70,13 @@ def withdraw(path: str, *, durable: bool) -> Writing[None]:
         _close(directory)
 
 
-def _fill(fd: int, path: str, chunks: Sequence[bytes], durable: bool) -> Writing[os.stat_result]:
+def _fill(
+    fd: int, path: str, chunks: Sequence[bytes], durable: bool, saved: int | None
+) -> Writing[os.stat_result]:
     try:
         for chunk in chunks:
             disk.write_whole(fd, chunk)
-        disk.stamp(fd, path)
+        disk.stamp(fd, path, time.time_ns() if saved is None else saved)
         if durable:
             yield from flush_file(fd)
         return os.fstat(fd)

@@ -183,21 +183,23 @@ class SessionReader:
         with file:
             stamp = file.stamp
             ending, damage = self._read_ending(paths, session_id, file)
-            if expect is Expect.ANYTHING:
-                bond = Bond.ORPHAN if damage else Bond.TAKEN_IN if ending else Bond.NONE
-                return State(Revision(""), Revision(""), ending, bond, is_own=False, stamp=stamp)
-            if damage is not None:
+            if damage is not None and expect is not Expect.ANYTHING:
                 raise damage
             prefix, own = self._read_head(file)
-            if own is not None and document.names_session(own.head, session_id):
-                end = prefix if len(prefix) == stamp.size else _read_end(file)
-                if document.ends_well(end):
-                    state = _state(own.revision, own.supersedes, ending, True, stamp)
-                    if at_its_ends or state.revision == expect:
-                        return state
+            if expect is Expect.ANYTHING:
+                # A tail of which it cannot be told what it extends is kept.
+                bond = Bond.ORPHAN if damage or ending else Bond.NONE
+                if own is not None and damage is None:
+                    bond = _bond(own.revision, own.supersedes, ending)
+                return State(Revision(""), Revision(""), ending, bond, is_own=False, stamp=stamp)
+            is_own = own is not None and document.ends_well(self._end(prefix, file))
+            if own is not None and is_own and document.names_session(own.head, session_id):
+                state = _state(own.revision, own.supersedes, ending, True, stamp)
+                if at_its_ends or state.revision == expect:
+                    return state
             snapshot, supersedes = self._read(session_id, file)
             self._read_tail(paths, session_id, file)
-        return _state(snapshot.origin.revision, supersedes, ending, own is not None, stamp)
+        return _state(snapshot.origin.revision, supersedes, ending, is_own, stamp)
 
     def _read_ending(
         self, paths: Paths, session_id: str, file: _File
@@ -214,8 +216,8 @@ class SessionReader:
             raise _unsettled(error, session_id, file, paths.tail) from error
 
     def _read_start(self, session_id: str, file: _File) -> tuple[bytes, Revision, Revision | None]:
-        _, own = self._read_head(file)
-        if own is None:
+        prefix, own = self._read_head(file)
+        if own is None or not document.ends_well(self._end(prefix, file)):
             snapshot, supersedes = self._read(session_id, file)
             return snapshot.origin.head, snapshot.origin.revision, supersedes
         return own.head, own.revision, own.supersedes
@@ -230,6 +232,11 @@ class SessionReader:
             prefix += disk.read_whole(file.fd, file.stamp.size - len(prefix))
             own = document.own_head(prefix)
         return prefix, own
+
+    @staticmethod
+    def _end(prefix: bytes, file: _File) -> bytes:
+        """Return a file's last bytes, or all that was read if that is the whole file."""
+        return prefix if len(prefix) == file.stamp.size else _read_end(file)
 
     def _read(self, session_id: str, file: _File) -> tuple[Stored, Revision | None]:
         size = file.stamp.size

@@ -39,6 +39,8 @@ __all__ = [
 
 TRAILER: Final = len(b"\t0123abcd\t0123abcd\n")
 _START: Final = b'{"revision":"'
+_BETWEEN: Final = b", "
+"""As long as what is between two records of a session file, so that what fits here fits there."""
 
 
 class Step(NamedTuple):
@@ -89,7 +91,7 @@ def step_line(revision: Revision, head: bytes | None, records: Iterable[bytes]) 
     """Return the line of one append."""
     changed = b"" if head is None else b'"head":%s,' % head
     return _line(
-        b'%s%s",%s"loops":[%s]}' % (_START, revision.encode(), changed, b",".join(records))
+        b'%s%s",%s"loops":[%s]}' % (_START, revision.encode(), changed, _BETWEEN.join(records))
     )
 
 

@@ -222,6 +222,7 @@ def cut(paths: Paths, size: int) -> None:
         finally:
             os.close(copy)
         os.ftruncate(fd, size)
+        disk.stamp(fd, paths.tail, status.st_mtime_ns)  # nothing was saved by it
         _log.warning("%s ended with a torn line, which is kept as %s", paths.tail, aside)
     finally:
         disk.close_quietly(fd)
