@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ... import codec
 from ...codec import Parcel, StoredRecord
-from ...errors import SessionConflictError
 from ...model import Revision
 from ...store import Expect, Expectation
 from ..base import Outcome, new_revision, not_found, require
@@ -32,19 +31,15 @@ class Changes:
             As `Attempts.make`.
         """
         origin = parcel.origin
-        if origin is not None and expect in (origin.revision, Expect.ANYTHING):
+        # Who expects anything writes all: what is stored may be damaged where nothing changed.
+        if origin is not None and expect == origin.revision:
             changes = codec.changes(parcel)
-            try:
-                if changes is not None:
-                    head, records = changes
-                    agent_id = None if head is None else as_bytes(parcel.agent_id)
-                    expected = origin.revision
-                    args = (agent_id, head)
-                    await self._put(parcel.session_id, expected, args, records, outcome, patience)
-                    return
-            except SessionConflictError:
-                if expect is not Expect.ANYTHING:
-                    raise
+            if changes is not None:
+                head, records = changes
+                agent_id = None if head is None else as_bytes(parcel.agent_id)
+                args = (agent_id, head)
+                await self._put(parcel.session_id, expect, args, records, outcome, patience)
+                return
         await self._replace(parcel, expect, outcome, patience)
 
     async def append(

@@ -1,0 +1,47 @@
+"""Damaged sessions in an SQLite file: what may be written over them, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlite_samples import another, assert_sound, number, version
+
+from phi_sessions import Expect
+from phi_sessions.stores.sqlite import SQLiteSessionStore
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessions.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SQLiteSessionStore]:
+    async with SQLiteSessionStore(path) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE sessions SET head = '{'",
+        "UPDATE sessions SET agent_id = 'b'",
+        "UPDATE sessions SET size = 7",
+        "UPDATE records SET text = '{' WHERE loop_id = 's-1.0'",
+        "UPDATE records SET loop_id = 'x' WHERE loop_id = 's-1.0'",
+        "DELETE FROM records WHERE loop_id = 's-1.0'",
+    ],
+)
+async def test_a_holder_that_expects_anything_heals_what_was_damaged(
+    store: SQLiteSessionStore, path: Path, damage: str
+) -> None:
+    await store.save(version(1, size=2))
+    held = await store.load("s-1")
+    with another(path) as connection:
+        assert connection.execute(damage).rowcount == 1
+    await store.save(held, expect=Expect.ANYTHING)
+    assert number(await store.load("s-1")) == 1
+    assert (await store.load("s-1")).loops == held.loops
+    assert_sound(path)
