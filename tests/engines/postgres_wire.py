@@ -18,6 +18,7 @@ class Wire:
         url: The server's, seen through the wire.
         cut: What to lose next: what the client says next, or the server's answer to it. The
             connection breaks then, for the client; the server is not told that.
+        spared: How often a client may say something before that.
         is_down: Whether new connections are refused.
         said: How often a client said something.
     """
@@ -26,6 +27,7 @@ class Wire:
         self._server = urlsplit(url)
         self.url = ""
         self.cut: Cut | None = None
+        self.spared = 0
         self.is_down = False
         self.said = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -46,7 +48,9 @@ class Wire:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
                 self.said += 1
-                if self.cut is not None:
+                if self.cut is not None and self.spared:
+                    self.spared -= 1
+                elif self.cut is not None:
                     cut, self.cut = self.cut, None
                     lost.set()
                     if cut == "question":

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
-from postgres_checks import number, version
+from postgres_checks import number, record, version
 from postgres_server import run_sql
 
-from phi_sessions import Expect
+from phi_sessions import (
+    Expect,
+    SessionConflictError,
+    SessionCorruptError,
+    SessionExistsError,
+    SessionInfo,
+)
 from phi_sessions.stores.postgres import PostgresSessionStore
 
 DAMAGED_HEAD = "UPDATE phi_sessions SET head = '{' WHERE session_id = 's-1'"
+HEAD_OF_ANOTHER = (
+    "UPDATE phi_sessions SET"
+    " head = convert_to(replace(convert_from(head, 'UTF8'), 's-1', 's-2'), 'UTF8')"
+)
 
 
 @pytest.fixture
@@ -40,3 +53,106 @@ async def test_a_holder_that_expects_anything_heals_what_was_damaged(
     await store.save(held, expect=Expect.ANYTHING)
     assert number(await store.load("s-1")) == 1
     assert (await store.load("s-1")).loops == held.loops
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (DAMAGED_HEAD, "damaged"),
+        (HEAD_OF_ANOTHER, "'s-2'"),
+    ],
+)
+@pytest.mark.parametrize(
+    "call", ["delete", "delete unchanged", "delete this", "save", "prune", "update"]
+)
+async def test_a_damaged_session_is_not_lost(
+    postgres_url: str, store: PostgresSessionStore, call: str, damage: str, what: str
+) -> None:
+    revision = await store.save(version(0, size=2))
+    cards = [card async for card in store.infos()]
+    await run_sql(postgres_url, damage)
+    before = await stored(postgres_url)
+
+    async def prune() -> None:
+        async def infos(**_: object) -> AsyncIterator[SessionInfo]:
+            for card in cards:  # which were read before the damage
+                yield card
+
+        store.infos = infos  # type: ignore[method-assign,assignment]
+        await store.prune(older_than=timedelta(days=-1))
+
+    calls: dict[str, Any] = {
+        "delete": lambda: store.delete("s-1"),
+        "delete unchanged": lambda: store.delete("s-1", expect=Expect.UNCHANGED),
+        "delete this": lambda: store.delete("s-1", expect=revision),
+        "save": lambda: store.save(version(1)),
+        "prune": prune,
+        "update": lambda: store.update("s-1", lambda _: None),
+    }
+    with pytest.raises(SessionCorruptError, match=what) as caught:
+        await calls[call]()
+    assert caught.value.session_id == "s-1"
+    assert await stored(postgres_url) == before
+    with pytest.raises(SessionConflictError):
+        await store.delete("s-1", expect=type(revision)("other"))
+    with pytest.raises(SessionExistsError):
+        await store.delete("s-1", expect=Expect.ABSENT)
+
+
+async def stored(url: str) -> list[Any]:
+    heads = await run_sql(url, "SELECT * FROM phi_sessions")
+    return heads + await run_sql(url, "SELECT * FROM phi_records ORDER BY position")
+
+
+async def test_saves_by_hand_and_deletions_are_made_amid_other_changes(
+    postgres_url: str, store: PostgresSessionStore
+) -> None:
+    async with PostgresSessionStore(postgres_url) as other:
+        await other.save(version(0))
+        is_over = False
+
+        async def append() -> None:
+            k = 0
+            while not is_over:
+                k += 1
+                await other.save(version(k, size=1), expect=Expect.ANYTHING)
+                await asyncio.sleep(0)
+
+        busy = asyncio.create_task(append())
+        for n in range(20):
+            await store.save(version(n, size=2))
+            await store.delete("s-1", expect=Expect.ANYTHING)
+            await other.save(version(n, size=2), expect=Expect.ANYTHING)
+        is_over = True
+        await busy
+
+
+async def test_a_save_by_hand_does_not_take_what_it_replaces_for_held(postgres_url: str) -> None:
+    async with PostgresSessionStore(postgres_url, lock_timeout=0) as store:
+        for n in range(3):
+            await store.save(version(n, size=3 - n))
+            assert number(await store.load("s-1")) == n
+        await store.append("s-1", record(7, n=2))
+        await store.delete("s-1")
+        assert not await store.exists("s-1")
+
+
+async def test_a_loaded_or_a_new_session_is_saved_by_one_statement(
+    store: PostgresSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.list_ids()
+    asked: list[str] = []
+    loan = store._server.connection
+
+    def connection(*args: Any) -> Any:
+        asked.append("a connection")
+        return loan(*args)
+
+    monkeypatch.setattr(store._server, "connection", connection)
+    session = version(0)
+    for _ in range(2):
+        await store.save(session)
+        session.metadata["n"] = 1
+    assert len(asked) == 2
+    await store.append(session, record(7, n=1))
+    assert len(asked) == 3

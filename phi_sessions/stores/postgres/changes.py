@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ... import codec
 from ...codec import Parcel, StoredRecord
+from ...errors import SessionConflictError, SessionExistsError
 from ...model import Revision
 from ...store import Expect, Expectation
 from ..base import Outcome, new_revision, not_found, require
 from ..patience import Patience
 from .attempts import Attempts, Change
-from .rows import as_bytes, as_columns
+from .rows import as_bytes, as_columns, as_revision, check_head
+from .server import Server
 from .statements import Statements
 
 __all__ = ["Changes"]
 
 
 class Changes:
-    """Changes sessions, each by one statement."""
+    """Changes sessions, each by one statement once it is known that no damaged one gets lost.
 
-    def __init__(self, attempts: Attempts, statements: Statements) -> None:
+    Args:
+        server: Where.
+        attempts: Makes the changes there.
+        statements: The statements for its tables.
+        place: What errors call the table.
+    """
+
+    def __init__(
+        self, server: Server, attempts: Attempts, statements: Statements, place: str
+    ) -> None:
+        self._server = server
         self._attempts = attempts
         self._statements = statements
+        self._place = place
 
     async def save(
         self, parcel: Parcel, expect: Expectation, outcome: Outcome, patience: Patience
@@ -28,6 +43,7 @@ class Changes:
         """Store a parcel: what changed of it, where that is known, else all.
 
         Raises:
+            SessionCorruptError: `Expect.UNCHANGED`, and what is stored is damaged.
             As `Attempts.make`.
         """
         origin = parcel.origin
@@ -40,7 +56,10 @@ class Changes:
                 args = (agent_id, head)
                 await self._put(parcel.session_id, expect, args, records, outcome, patience)
                 return
-        await self._replace(parcel, expect, outcome, patience)
+        if expect is Expect.UNCHANGED:
+            await self._replace_sound(parcel, outcome, patience)
+        else:
+            await self._replace(parcel, expect, outcome, patience)
 
     async def append(
         self,
@@ -62,20 +81,55 @@ class Changes:
         """Remove a session; False if there is none.
 
         Raises:
+            SessionCorruptError: It is damaged.
             As `Attempts.make`.
         """
-        return await self._attempts.make(
-            Change(
+        while (found := await self._find_sound(session_id, expect)) is not None:
+            change = Change(
                 self._statements.delete,
                 session_id,
-                expect,
+                found,
                 revision=None,
-                known=_known(expect),
+                known=found,
                 makes=False,
-                args=(expect is Expect.ABSENT,),
-            ),
-            patience,
-        )
+                args=(),
+            )
+            try:
+                return await self._attempts.make(change, patience)
+            except SessionConflictError as error:  # changed since
+                if patience.left <= 0:
+                    raise patience.locked() from error
+        return False
+
+    async def _find_sound(self, session_id: str, expect: Expectation) -> Revision | None:
+        """Return the stored state if it is as expected, and sound as far as its head tells.
+
+        Raises:
+            SessionCorruptError: It is damaged.
+            As `require`.
+        """
+        rows = await self._server.fetch(self._statements.head, as_bytes(session_id))
+        if not rows:
+            return None
+        [[name, head]] = rows
+        found = as_revision(name)
+        require(expect, found, session_id)
+        await check_head(head, session_id, self._place)
+        return found
+
+    async def _replace_sound(self, parcel: Parcel, outcome: Outcome, patience: Patience) -> None:
+        with suppress(SessionExistsError):  # most that were built by hand are new
+            await self._replace(parcel, Expect.ABSENT, outcome, patience)
+            return
+        while True:
+            found = await self._find_sound(parcel.session_id, Expect.UNCHANGED)
+            try:
+                await self._replace(parcel, found or Expect.ABSENT, outcome, patience)
+            except (SessionConflictError, SessionExistsError) as error:  # changed since
+                if patience.left <= 0:
+                    raise patience.locked() from error
+            else:
+                return
 
     async def _replace(
         self, parcel: Parcel, expect: Expectation, outcome: Outcome, patience: Patience

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from ... import codec
-from ...codec import Origin, StoredRecord
+from ...codec import Header, Origin, StoredRecord
 from ...errors import SessionCorruptError
 from ...info import SessionInfo, card
 from ...model import Revision
@@ -15,7 +15,15 @@ from ..base import Stored
 from ..pace import pace
 from .driver import Row
 
-__all__ = ["as_bytes", "as_columns", "as_info", "as_list", "as_revision", "as_stored"]
+__all__ = [
+    "as_bytes",
+    "as_columns",
+    "as_info",
+    "as_list",
+    "as_revision",
+    "as_stored",
+    "check_head",
+]
 
 
 def as_bytes(text: str) -> bytes:
@@ -72,9 +80,7 @@ async def as_stored(session_id: str, rows: Iterable[Row], place: str) -> Stored 
         if head is None:
             return None
         position, text = None, head[3]
-        header = codec.decode_head(text)
-        if header.session_id != session_id:
-            raise _Damage(f"it holds session {header.session_id!r}")
+        header = _header(text, session_id)
         if as_bytes(header.agent_id) != head[4]:
             raise _Damage(f"it holds a session of agent {header.agent_id!r}")
     except (SessionCorruptError, _Damage) as error:
@@ -104,6 +110,28 @@ async def as_info(row: Row, place: str) -> SessionInfo:
         raise _corrupt(error, session_id, place) from error
     finally:
         pace.end()
+
+
+async def check_head(text: bytes, session_id: str, place: str) -> None:
+    """Make sure that a head is the session's, leaving the loop its turns.
+
+    Raises:
+        SessionCorruptError: It is not.
+    """
+    await pace.begin()
+    try:
+        _header(text, session_id)
+    except (SessionCorruptError, _Damage) as error:
+        raise _corrupt(error, session_id, place) from error
+    finally:
+        pace.end()
+
+
+def _header(text: bytes, session_id: str) -> Header:
+    header = codec.decode_head(text)
+    if header.session_id != session_id:
+        raise _Damage(f"it holds session {header.session_id!r}")
+    return header
 
 
 class _Damage(Exception):

@@ -108,10 +108,9 @@ _PUT: Final = """{begin}, parts AS MATERIALIZED ({news}
 SELECT seen.revision, EXISTS (SELECT FROM changed) FROM seen
 """
 
-# $5 expected to be absent
 _DELETE: Final = """{begin}, changed AS (
     DELETE FROM {sessions} s USING seen WHERE s.session_id = $1 AND s.revision = seen.revision
-        AND ($2::bytea IS NULL OR s.revision = $2) AND NOT $5::boolean
+        AND s.revision = $2
     RETURNING 1
 ), gone AS (
     DELETE FROM {records} r USING changed WHERE r.session_id = $1
@@ -123,6 +122,8 @@ _LOCK: Final = """
 WITH limits AS MATERIALIZED (SELECT set_config('lock_timeout', $2::text, true) AS patience)
 SELECT FROM limits, {sessions} s WHERE s.session_id = $1 AND patience IS NOT NULL FOR UPDATE OF s
 """
+
+_HEAD: Final = "SELECT revision, head FROM {sessions} WHERE session_id = $1"
 
 # A row for the head, whose position is NULL, and one for each record.
 _READ: Final = """
@@ -216,6 +217,7 @@ class Statements:
         self.put = made("put", _PUT)
         self.delete = made("delete", _DELETE)
         self.lock = made("lock", _LOCK)
+        self.head = made("head", _HEAD)
         self.read = made("read", _READ)
         self.read_many = made("read_many", _READ_MANY)
         self.of_agent = made("of_agent", _OF_AGENT)

@@ -109,11 +109,11 @@ class PostgresSessionStore(BaseStore, SupportsLease):
         )
         self._statements = Statements(tables)
         attempts = Attempts(self._server, self._statements, durable=durable)
-        self._changes = Changes(attempts, self._statements)
         self._listing = Listing(self._server, self._statements)
         self._leasing = Leasing(self._server)
         self._lock_timeout = lock_timeout
         self._place = tables.names["sessions"]
+        self._changes = Changes(self._server, attempts, self._statements, self._place)
         self._turnstile = Turnstile()
 
     def __repr__(self) -> str:
