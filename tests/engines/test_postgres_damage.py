@@ -99,6 +99,43 @@ async def test_a_damaged_session_is_not_lost(
         await store.delete("s-1", expect=Expect.ABSENT)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM phi_records WHERE session_id = 's-1' AND position = 1",
+        "DELETE FROM phi_records WHERE session_id = 's-1' AND position = 2",
+        "DELETE FROM phi_records WHERE session_id = 's-1'",
+        (
+            "INSERT INTO phi_records SELECT session_id, loop_hash, 3, loop_id, text"
+            " FROM phi_records WHERE session_id = 's-1' AND position = 1"
+        ),
+        (
+            "UPDATE phi_records SET text = convert_to(replace(convert_from(text, 'UTF8'),"
+            " 'xxx', ''), 'UTF8') WHERE session_id = 's-1' AND position = 1"
+        ),
+    ],
+)
+async def test_records_that_were_lost_or_added_are_told_of(
+    postgres_url: str,
+    store: PostgresSessionStore,
+    damage: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await store.save(version(0, "good"))
+    await store.save(version(0, size=3))
+    await run_sql(postgres_url, damage)
+    with pytest.raises(SessionCorruptError, match="where there should be 3 and") as caught:
+        await store.load("s-1")
+    assert caught.value.session_id == "s-1"
+    for first in (16 * 1024 * 1024, 1):
+        query = store._statements.of_agent.replace(str(16 * 1024 * 1024), str(first))
+        monkeypatch.setattr(store._statements, "of_agent", query)
+        with pytest.raises(SessionCorruptError, match="where there should be 3 and"):
+            await store.list_for_agent("a")
+        [good] = await store.list_for_agent("a", on_error="skip")
+        assert good.session_id == "good"
+
+
 async def stored(url: str) -> list[Any]:
     heads = await run_sql(url, "SELECT * FROM phi_sessions")
     return heads + await run_sql(url, "SELECT * FROM phi_records ORDER BY position")

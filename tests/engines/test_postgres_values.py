@@ -121,12 +121,12 @@ async def assert_sizes_are_right(url: str) -> None:
     rows = await run_sql(
         url,
         "SELECT s.size, length(s.head) + coalesce(sum(length(r.text)), 0), s.next_position,"
-        " coalesce(max(r.position), -1) FROM phi_sessions s LEFT JOIN phi_records r"
-        " USING (session_id) GROUP BY s.session_id",
+        " count(r.position), coalesce(max(r.position), -1) FROM phi_sessions s"
+        " LEFT JOIN phi_records r USING (session_id) GROUP BY s.session_id",
     )
-    for size, counted, next_position, last in rows:
+    for size, counted, next_position, records, last in rows:
         assert size == counted
-        assert next_position > last
+        assert next_position == records == last + 1
 
 
 async def test_the_size_follows_every_change(

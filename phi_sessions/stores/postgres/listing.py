@@ -19,7 +19,7 @@ _PAGE: Final = 500
 """Cards that one statement returns."""
 
 # Columns of `Statements.of_agent`.
-_NAME, _POSITION, _SAVED, _SIZE, _IS_FIRST = 0, 1, 5, 6, 7
+_NAME, _POSITION, _SIZE, _SAVED, _IS_FIRST = 0, 1, 5, 7, 8
 
 
 class Listing:

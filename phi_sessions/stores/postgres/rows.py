@@ -83,6 +83,12 @@ async def as_stored(session_id: str, rows: Iterable[Row], place: str) -> Stored 
         header = _header(text, session_id)
         if as_bytes(header.agent_id) != head[4]:
             raise _Damage(f"it holds a session of agent {header.agent_id!r}")
+        size = len(text) + sum(len(record.text) for _, record in found)
+        if [size, len(found)] != [head[5], head[6]]:
+            raise _Damage(
+                f"{len(found)} loop records and {size:,} bytes, where there should be"
+                f" {head[6]} and {head[5]:,}"
+            )
     except (SessionCorruptError, _Damage) as error:
         raise _corrupt(error, session_id, place, position) from error
     finally:

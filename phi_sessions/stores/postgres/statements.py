@@ -125,12 +125,14 @@ SELECT FROM limits, {sessions} s WHERE s.session_id = $1 AND patience IS NOT NUL
 
 _HEAD: Final = "SELECT revision, head FROM {sessions} WHERE session_id = $1"
 
-# A row for the head, whose position is NULL, and one for each record.
+# A row for the head, whose position is NULL, and one for each record. The next position is the
+# number of records, as only a save of all removes any, and numbers those that it puts anew.
 _READ: Final = """
-SELECT s.session_id, NULL::bigint AS position, s.revision AS name, s.head AS text, s.agent_id
+SELECT s.session_id, NULL::bigint AS position, s.revision AS name, s.head AS text, s.agent_id,
+    s.size, s.next_position
 FROM {sessions} s WHERE s.session_id = $1
 UNION ALL
-SELECT r.session_id, r.position, r.loop_id, r.text, NULL
+SELECT r.session_id, r.position, r.loop_id, r.text, NULL, NULL, NULL
 FROM {records} r WHERE r.session_id = $1
 """
 
@@ -144,24 +146,25 @@ WITH wanted AS MATERIALIZED (
 )"""
 
 _READ_MANY: Final = """{wanted}
-SELECT s.session_id, NULL::bigint AS position, s.revision AS name, s.head AS text, s.agent_id
+SELECT s.session_id, NULL::bigint AS position, s.revision AS name, s.head AS text, s.agent_id,
+    s.size, s.next_position
 FROM wanted JOIN {sessions} s USING (session_id)
 UNION ALL
-SELECT r.session_id, r.position, r.loop_id, r.text, NULL
+SELECT r.session_id, r.position, r.loop_id, r.text, NULL, NULL, NULL
 FROM wanted JOIN {records} r USING (session_id)
 """
 
 _OF_AGENT: Final = """
 WITH mine AS MATERIALIZED (
-    SELECT session_id, revision, head, agent_id, saved, size,
+    SELECT session_id, revision, head, agent_id, size, next_position, saved,
         sum(size) OVER (ORDER BY saved DESC ROWS UNBOUNDED PRECEDING) - size < {first_bytes}
             AS is_first
     FROM {sessions} WHERE sha256(agent_id) = sha256($1) AND agent_id = $1
 )
-SELECT session_id, NULL::bigint AS position, revision AS name, head AS text, agent_id, saved, size,
-    is_first FROM mine
+SELECT session_id, NULL::bigint AS position, revision AS name, head AS text, agent_id, size,
+    next_position, saved, is_first FROM mine
 UNION ALL
-SELECT r.session_id, r.position, r.loop_id, r.text, NULL, NULL, NULL, NULL
+SELECT r.session_id, r.position, r.loop_id, r.text, NULL, NULL, NULL, NULL, NULL
 FROM mine m JOIN {records} r ON r.session_id = m.session_id WHERE m.is_first
 """
 
