@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 from awaiting import until
-from sqlite_samples import assert_sound, number, record, version
+from sqlite_samples import another, assert_sound, number, record, version
 
 from phi_sessions import (
     SaveOutcomeUnknownError,
     SessionConflictError,
     SessionCorruptError,
+    SessionEncodeError,
     SessionIOError,
     SessionLockedError,
 )
@@ -123,6 +124,41 @@ async def test_a_commit_of_many_that_surely_failed_is_tried_one_by_one(
     results = await asyncio.gather(*(store.append("s-1", record(f"r{n}")) for n in range(10)))
     assert len(set(results)) == 10
     assert (await store.load("s-1")).loops.ids()[1:] == [f"r{n}" for n in range(10)]
+
+
+async def test_a_call_that_gave_up_beside_one_that_failed_was_locked(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLiteSessionStore(path, lock_timeout=0.3, max_bytes=10_000) as store:
+        for name in "abc":
+            await store.save(version(1, name))
+        append = store._writer.append
+        is_slow = threading.Event()
+
+        def slow(*args: Any, **kwargs: Any) -> Any:
+            is_slow.wait(10)
+            return append(*args, **kwargs)
+
+        monkeypatch.setattr(store._writer, "append", slow)
+        waiting = store._committer._waiting
+        with another(path) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            asks = asyncio.create_task(store.save(version(2, "a")))
+            await until(lambda: len(waiting) == 1)
+            waits = asyncio.create_task(store.save(version(2, "b")))
+            await until(lambda: len(waiting) == 2)
+            fails = asyncio.create_task(store.append("c", *version(2, "c", size=20).loops))
+            await until(lambda: len(waiting) == 3)
+            holder.execute("ROLLBACK")
+        await until(lambda: not waiting)  # all three are under way, by one's asking
+        await asyncio.sleep(0.5)  # and those that wait run out of patience
+        is_slow.set()
+        results = await asyncio.gather(asks, waits, fails, return_exceptions=True)
+        assert isinstance(results[2], SessionEncodeError)
+        assert isinstance(results[1], SessionLockedError)
+        assert results[1].session_id == "b"
+        stored = [number(await store.load(name)) for name in "abc"]
+        assert stored == [1 if isinstance(results[0], SessionLockedError) else 2, 1, 1]
 
 
 # All that the driver can say

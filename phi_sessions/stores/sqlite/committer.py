@@ -81,7 +81,8 @@ class Committer:
         except BaseException as error:
             if self._withdraw(job) and not isinstance(error, GeneratorExit):
                 await to_its_end(self._until_over(job))
-            if job.state is not State.OVER or not isinstance(error, SessionError):
+            is_settled = job.is_visible or job.error is not None
+            if not is_settled or not isinstance(error, SessionError):
                 raise
         return job.result()
 
