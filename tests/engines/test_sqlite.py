@@ -189,7 +189,14 @@ async def test_the_log_is_taken_in_before_it_grows_long(
     assert path.stat().st_size > 200 * 900
 
 
-async def test_a_process_that_finds_a_long_log_takes_it_in(path: Path) -> None:
+@pytest.mark.parametrize("by", ["name", "link"])
+async def test_a_process_that_finds_a_long_log_takes_it_in(
+    tmp_path: Path, path: Path, by: str
+) -> None:
+    name = path
+    if by == "link":
+        name = tmp_path / "link.db"
+        name.symlink_to(path)
     async with SQLiteSessionStore(path) as store:
         await store.save(version(1))
         with another(path) as reader:
@@ -201,7 +208,7 @@ async def test_a_process_that_finds_a_long_log_takes_it_in(path: Path) -> None:
         before = log.stat().st_size
         assert before > schema.LOG_BYTES
         with another(path):  # so that the log is not removed with the last connection
-            async with SQLiteSessionStore(path) as late:
+            async with SQLiteSessionStore(name) as late:
                 await late.append("s-1", record("late"))
                 for n in range(3):
                     await late.append("s-1", record(f"late-{n}"))

@@ -101,7 +101,8 @@ class Database:
             SessionIOError: It cannot be told.
         """
         try:
-            return os.stat(f"{self.path}-wal").st_size
+            # SQLite puts it beside the file itself, by whatever link that was named.
+            return os.stat(f"{os.path.realpath(self.path)}-wal").st_size
         except FileNotFoundError:
             return 0
         except OSError as error:
