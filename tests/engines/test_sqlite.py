@@ -19,7 +19,7 @@ from phi_sessions import (
     SessionLockedError,
     SessionTaskError,
 )
-from phi_sessions.stores.sqlite import SQLiteSessionStore, open_url, schema
+from phi_sessions.stores.sqlite import SQLiteSessionStore, open_url, place, schema
 
 
 @pytest.fixture
@@ -54,6 +54,29 @@ async def test_the_file_is_made_with_the_first_save_and_for_its_owner_alone(
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(path.parent.parent.stat().st_mode) == 0o700
+
+
+async def test_a_lease_before_the_first_save_makes_the_directories_as_a_save_does(
+    store: SQLiteSessionStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = place._sync
+
+    def watched(directory: str) -> None:
+        sync(directory)
+        synced.append(directory)
+
+    monkeypatch.setattr(place, "_sync", watched)
+    old = os.umask(0o022)
+    try:
+        async with store.lease("s-1"):
+            pass
+    finally:
+        os.umask(old)
+    made = [path.parent.parent, path.parent, Path(f"{path}-leases")]
+    for directory in made:
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700, directory
+        assert str(directory.parent) in synced
 
 
 async def test_a_relative_path_stays_the_same_file(

@@ -27,8 +27,7 @@ def take(database: str, held: Grip, lease: Lease) -> None:
     """
     try:
         path = _path(database, lease.session_id)
-        make = partial(os.makedirs, os.path.dirname(path), mode=0o700, exist_ok=True)
-        held.take(path, lease, make)
+        held.take(path, lease, partial(place.make_directories, os.path.dirname(path)))
     except OSError as error:
         raise place.io_error(error) from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...errors import SessionIOError
 
-__all__ = ["FileId", "file_id", "io_error", "make", "uri"]
+__all__ = ["FileId", "file_id", "io_error", "make", "make_directories", "uri"]
 
 FileId = tuple[int, int]
 """Device and inode."""
@@ -44,7 +44,7 @@ def make(path: str) -> None:
         OSError: One of them cannot be made.
     """
     directory = os.path.dirname(path)
-    _make_directories(directory)
+    make_directories(directory)
     try:
         _make_file(path)
     except FileExistsError:
@@ -55,16 +55,12 @@ def make(path: str) -> None:
     _sync(directory)
 
 
-def io_error(error: OSError) -> SessionIOError:
-    """Return this package's error for the system's."""
-    if isinstance(error, SessionIOError):
-        return error
-    filename = None if error.filename is None else str(error.filename)
-    what = f"{filename}: {error.strerror or error}"
-    return SessionIOError(what, errno=error.errno, filename=filename)
+def make_directories(path: str) -> None:
+    """Make the directories that are missing, for their owner alone, so that a power cut keeps them.
 
-
-def _make_directories(path: str) -> None:
+    Raises:
+        OSError: One of them cannot be made.
+    """
     parent = os.path.dirname(path)
     if os.path.isdir(path):
         # Who made it may have died before it was on the disk. What this process may not look at
@@ -72,10 +68,19 @@ def _make_directories(path: str) -> None:
         with suppress(PermissionError):
             _sync(parent)
         return
-    _make_directories(parent)
+    make_directories(parent)
     with suppress(FileExistsError):
         os.mkdir(path, 0o700)
     _sync(parent)
+
+
+def io_error(error: OSError) -> SessionIOError:
+    """Return this package's error for the system's."""
+    if isinstance(error, SessionIOError):
+        return error
+    filename = None if error.filename is None else str(error.filename)
+    what = f"{filename}: {error.strerror or error}"
+    return SessionIOError(what, errno=error.errno, filename=filename)
 
 
 def _make_file(path: str) -> None:
