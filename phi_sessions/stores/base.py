@@ -48,6 +48,11 @@ class Stored(NamedTuple):
     header: codec.Header
     origin: Origin
 
+    @property
+    def session_id(self) -> str:
+        """The session."""
+        return self.header.session_id
+
 
 def new_revision() -> Revision:
     """Return a revision that no other state has."""

@@ -83,6 +83,78 @@ async def test_listings_longer_than_one_read_lose_and_repeat_nothing(
     assert listed == newest
 
 
+@pytest.mark.parametrize("agent_id", [None, "a"])
+async def test_a_session_that_is_made_anew_meanwhile_is_listed_once(
+    store: SQLiteSessionStore, path: Path, monkeypatch: pytest.MonkeyPatch, agent_id: str | None
+) -> None:
+    enough(monkeypatch, 1)
+    for n in (0, 1, 2, 3, 0, 2, 1):
+        await store.save(version(n, f"s-{n}"))
+    seen: list[str] = []
+    async for info in store.infos(agent_id=agent_id):
+        seen.append(info.session_id)
+        if len(seen) == 1:  # the newest gets the number of the oldest
+            await store.delete("s-3")
+            await store.delete("s-1")
+            await store.save(version(9, "s-1"))
+            assert rows(path, "SELECT number FROM sessions WHERE session_id = 's-1'") == [(4,)]
+    assert seen == ["s-1", "s-2", "s-0"]
+
+
+async def test_an_agents_sessions_that_are_made_anew_meanwhile_are_listed_once(
+    store: SQLiteSessionStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enough(monkeypatch, 1)
+    for n in range(4):
+        await store.save(version(n, f"s-{n}"))
+
+    def renumber() -> None:  # as a deletion and a save do that get the number of a deleted one
+        with another(path) as connection:
+            connection.execute("DELETE FROM records")
+            connection.execute("DELETE FROM sessions WHERE session_id IN ('s-0', 's-1', 's-2')")
+            connection.execute("UPDATE sessions SET number = 1, records = 0, size = length(head)")
+
+    reads(store, monkeypatch, renumber)
+    assert await listed(store) == ["s-3"]
+
+
+@pytest.mark.parametrize("agent_id", [None, "a"])
+@pytest.mark.parametrize("size", [1, 10_000_000])
+async def test_a_limit_counts_what_has_not_vanished(
+    store: SQLiteSessionStore, monkeypatch: pytest.MonkeyPatch, agent_id: str | None, size: int
+) -> None:
+    enough(monkeypatch, size, batch=3)
+    for n in range(10):
+        await store.save(version(n, f"s-{n}"))
+    seen: list[str] = []
+    async for info in store.infos(agent_id=agent_id, limit=6):
+        seen.append(info.session_id)
+        if len(seen) == 1:
+            await store.delete("s-5")
+            await store.delete("s-4")
+    assert seen == [f"s-{n}" for n in (9, 8, 7, 6, 3, 2)]
+
+
+async def test_a_listing_of_fewer_than_its_limit_asks_no_more_than_once(
+    store: SQLiteSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(3):
+        await store.save(version(n, f"s-{n}"))
+    asked = 0
+    numbers = store._reader.numbers
+
+    def counted(*args: Any) -> list[int]:
+        nonlocal asked
+        asked += 1
+        return numbers(*args)
+
+    monkeypatch.setattr(store._reader, "numbers", counted)
+    for limit in (2, 3, 4):
+        asked = 0
+        assert len([info async for info in store.infos(limit=limit)]) == min(limit, 3)
+        assert asked == 1
+
+
 @pytest.mark.parametrize("size", [1, 3000, 30_000, 10_000_000])
 async def test_sessions_of_any_length_are_listed_as_they_are_loaded(
     store: SQLiteSessionStore, monkeypatch: pytest.MonkeyPatch, size: int

@@ -49,7 +49,9 @@ _ENOUGH: Final = 4 * 1024 * 1024
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_ReadMany = Callable[[sqlite3.Connection, list[int]], list[T | SessionCorruptError | None]]
+L = TypeVar("L", Stored, SessionInfo)
+
+_ReadMany = Callable[[sqlite3.Connection, list[int]], list[L | SessionCorruptError | None]]
 
 
 class SQLiteSessionStore(BaseStore, SupportsLease):
@@ -143,25 +145,32 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
                 return
 
     async def _listed(
-        self, agent_id: str | None, most: int | None, read: _ReadMany[T], on_error: OnError
-    ) -> AsyncIterator[T]:
+        self, agent_id: str | None, most: int | None, read: _ReadMany[L], on_error: OnError
+    ) -> AsyncIterator[L]:
         """Yield what `read` gives for each session that there is now, newest first.
 
-        A session that is saved meanwhile keeps its place in the listing.
+        A session that is saved meanwhile keeps its place in the listing. Where some of the `most`
+        are gone by then, others follow.
         """
         begin = partial(self._reader.begin, batch=_BATCH, read=read)
-        numbers, found = await self._ask(begin, agent_id, most) or ([], [])
-        done = 0
-        while found:
-            for each in found:
-                if isinstance(each, SessionCorruptError):
-                    if on_error == "raise":
-                        raise each
-                elif each is not None:
-                    yield each
-            done += len(found)
-            rest = numbers[done : done + _BATCH]
-            found = await self._ask(read, rest) or [] if rest else []
+        seen: set[str] = set()  # a session that is made anew may get the number of one that is gone
+        while True:
+            numbers, found = await self._ask(begin, agent_id, most) or ([], [])
+            done = 0
+            while found:
+                for each in found:
+                    if isinstance(each, SessionCorruptError):
+                        if on_error == "raise":
+                            raise each
+                    elif each is not None and each.session_id not in seen:
+                        seen.add(each.session_id)
+                        yield each
+                done += len(found)
+                rest = numbers[done : done + _BATCH]
+                found = await self._ask(read, rest) or [] if rest else []
+            if most is None or len(numbers) < most:
+                return
+            most = None
 
     @asynccontextmanager
     async def lease(
