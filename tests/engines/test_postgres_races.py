@@ -222,6 +222,33 @@ async def test_a_session_that_is_held_too_long_is_locked(postgres_url: str, call
         await assert_quiet(postgres_url, store)
 
 
+@pytest.mark.parametrize("call", ["save", "save by hand", "append", "delete"])
+async def test_a_session_that_is_held_longer_than_a_call_may_take_is_locked(
+    postgres_url: str, call: str
+) -> None:
+    async with PostgresSessionStore(postgres_url, timeout=0.5, lock_timeout=1.2) as store:
+        session = version(0)
+        await store.save(session)
+        calls = {
+            "save": lambda: store.save(session),
+            "save by hand": lambda: store.save(version(0)),
+            "append": lambda: store.append("s-1", record(1)),
+            "delete": lambda: store.delete("s-1"),
+        }
+        async with held_row(postgres_url):
+            with pytest.raises(SessionLockedError) as caught:
+                await calls[call]()
+            assert 1.1 < caught.value.waited < 3
+            assert caught.value.session_id == "s-1"
+            assert await busy(postgres_url) == ["idle in transaction: " + HOLDS]
+        async with held_row(postgres_url):
+            change = asyncio.create_task(calls[call]())
+            await asyncio.sleep(0.6)
+            assert not change.done()
+        await change
+        await assert_quiet(postgres_url, store)
+
+
 HOLDS = "SELECT FROM phi_sessions WHERE session_id = $1 FOR UPDATE"
 
 

@@ -18,6 +18,7 @@ from .driver import (
     Connection,
     Row,
     in_transaction,
+    is_contention,
     is_worth_a_retry,
     leaves_the_outcome_open,
     translate,
@@ -103,7 +104,7 @@ class Attempts:
             except SessionError:
                 raise
             except ERRORS as error:
-                if not is_worth_a_retry(error):
+                if not (is_worth_a_retry(error) or (is_contention(error) and patience.left > 0)):
                     where, waited = self._server.address, patience.waited
                     raise translate(error, where, change.session_id, waited=waited) from error
                 if patience.left <= 0:
@@ -122,14 +123,15 @@ class Attempts:
     async def _try(
         self, change: Change, patience: Patience, *, lock_first: bool
     ) -> tuple[Revision | None, bool]:
-        args = (
-            as_bytes(change.session_id),
-            None if isinstance(change.expect, Expect) else as_bytes(change.expect),
-            _setting(patience),
-            self._durable,
-            *change.args,
-        )
         async with self._server.connection() as (connection, left):
+            args = (
+                as_bytes(change.session_id),
+                None if isinstance(change.expect, Expect) else as_bytes(change.expect),
+                # The server gives up first: what is not waited for may yet be carried out.
+                _setting(min(patience.left, left / 2)),
+                self._durable,
+                *change.args,
+            )
             backend = connection.get_server_pid()
             try:
                 if not lock_first:
@@ -207,6 +209,6 @@ class Attempts:
         return as_revision(rows[0][0]) if rows else None
 
 
-def _setting(patience: Patience) -> str:
-    """Return what is left, for `lock_timeout`, where 0 would stand for ever."""
-    return f"{round(min(max(patience.left, 0.001), _LONGEST) * 1000)}ms"
+def _setting(seconds: float) -> str:
+    """Return a time for `lock_timeout`, where 0 would stand for ever."""
+    return f"{round(min(max(seconds, 0.001), _LONGEST) * 1000)}ms"

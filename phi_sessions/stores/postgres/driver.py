@@ -29,6 +29,7 @@ __all__ = [
     "is_a_lost_connection",
     "is_a_missing_table",
     "is_broken",
+    "is_contention",
     "is_worth_a_retry",
     "leaves_the_outcome_open",
     "translate",
@@ -151,7 +152,7 @@ def translate(
 ) -> SessionIOError | SessionLockedError:
     """Return the error of this package's that says what one of `ERRORS` says."""
     state = _state(error)
-    if state == _CONTENDED:
+    if is_contention(error):
         return SessionLockedError(
             f"session {session_id!r} is held by another writer, waited {waited:.2f} s",
             session_id=session_id,
@@ -171,6 +172,11 @@ def translate(
         errno=number,
         filename=address,
     )
+
+
+def is_contention(error: Exception) -> bool:
+    """Whether another held the session for as long as the statement was to wait."""
+    return _state(error) == _CONTENDED
 
 
 def is_worth_a_retry(error: Exception) -> bool:
