@@ -193,3 +193,17 @@ async def test_a_loaded_or_a_new_session_is_saved_by_one_statement(
     assert len(asked) == 2
     await store.append(session, record(7, n=1))
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize("agent_id", [None, "b"])
+async def test_a_card_whose_agent_is_in_doubt_is_told_of(
+    postgres_url: str, store: PostgresSessionStore, agent_id: str | None
+) -> None:
+    await store.save(version(0))
+    await store.save(version(0, "good", agent_id="b"))
+    await run_sql(postgres_url, "UPDATE phi_sessions SET agent_id = 'b' WHERE session_id = 's-1'")
+    with pytest.raises(SessionCorruptError, match="agent 'a'") as caught:
+        [info async for info in store.infos(agent_id=agent_id)]
+    assert caught.value.session_id == "s-1"
+    infos = store.infos(agent_id=agent_id, on_error="skip")
+    assert [info.session_id async for info in infos] == ["good"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlite_samples import another, assert_sound, number, version
 
-from phi_sessions import Expect
+from phi_sessions import Expect, SessionCorruptError
 from phi_sessions.stores.sqlite import SQLiteSessionStore
 
 
@@ -45,3 +45,18 @@ async def test_a_holder_that_expects_anything_heals_what_was_damaged(
     assert number(await store.load("s-1")) == 1
     assert (await store.load("s-1")).loops == held.loops
     assert_sound(path)
+
+
+@pytest.mark.parametrize("agent_id", [None, "b"])
+async def test_a_card_whose_agent_is_in_doubt_is_told_of(
+    store: SQLiteSessionStore, path: Path, agent_id: str | None
+) -> None:
+    await store.save(version(0))
+    await store.save(version(0, "good", agent_id="b"))
+    with another(path) as connection:
+        connection.execute("UPDATE sessions SET agent_id = 'b' WHERE session_id = 's-1'")
+    with pytest.raises(SessionCorruptError, match="agent 'a'") as caught:
+        [info async for info in store.infos(agent_id=agent_id)]
+    assert caught.value.session_id == "s-1"
+    infos = store.infos(agent_id=agent_id, on_error="skip")
+    assert [info.session_id async for info in infos] == ["good"]

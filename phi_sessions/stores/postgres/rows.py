@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from ... import codec
-from ...codec import Header, Origin, StoredRecord
+from ...codec import Card, Header, Origin, StoredRecord
 from ...errors import SessionCorruptError
 from ...info import SessionInfo, card
 from ...model import Revision
@@ -80,9 +80,8 @@ async def as_stored(session_id: str, rows: Iterable[Row], place: str) -> Stored 
         if head is None:
             return None
         position, text = None, head[3]
-        header = _header(text, session_id)
-        if as_bytes(header.agent_id) != head[4]:
-            raise _Damage(f"it holds a session of agent {header.agent_id!r}")
+        header = codec.decode_head(text)
+        _check_names(header, session_id, head[4])
         size = len(text) + sum(len(record.text) for _, record in found)
         if [size, len(found)] != [head[5], head[6]]:
             raise _Damage(
@@ -108,8 +107,7 @@ async def as_info(row: Row, place: str) -> SessionInfo:
     session_id = row[0].decode()
     try:
         head = codec.decode_card(row[2])
-        if head.session_id != session_id:
-            raise _Damage(f"it holds session {head.session_id!r}")
+        _check_names(head, session_id, row[5])
         saved_at = Timestamp.from_nanoseconds(row[3])
         return card(head, Revision(row[1].decode()), saved_at, row[4])
     except (SessionCorruptError, _Damage) as error:
@@ -126,18 +124,18 @@ async def check_head(text: bytes, session_id: str, place: str) -> None:
     """
     await pace.begin()
     try:
-        _header(text, session_id)
+        _check_names(codec.decode_head(text), session_id)
     except (SessionCorruptError, _Damage) as error:
         raise _corrupt(error, session_id, place) from error
     finally:
         pace.end()
 
 
-def _header(text: bytes, session_id: str) -> Header:
-    header = codec.decode_head(text)
+def _check_names(header: Header | Card, session_id: str, agent_id: bytes | None = None) -> None:
     if header.session_id != session_id:
         raise _Damage(f"it holds session {header.session_id!r}")
-    return header
+    if agent_id is not None and as_bytes(header.agent_id) != agent_id:
+        raise _Damage(f"it holds a session of agent {header.agent_id!r}")
 
 
 class _Damage(Exception):

@@ -168,7 +168,7 @@ SELECT r.session_id, r.position, r.loop_id, r.text, NULL, NULL, NULL, NULL, NULL
 FROM mine m JOIN {records} r ON r.session_id = m.session_id WHERE m.is_first
 """
 
-_CARD: Final = "session_id, revision, head, saved_at, size"
+_CARD: Final = "session_id, revision, head, saved_at, size, agent_id"
 _IDS: Final = "SELECT session_id FROM {sessions} ORDER BY saved DESC"
 _EXISTS: Final = "SELECT EXISTS (SELECT FROM {sessions} WHERE session_id = $1)"
 _IDS_OF_AGENT: Final = """

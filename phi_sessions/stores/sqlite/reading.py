@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ... import codec
-from ...codec import Origin, StoredRecord
+from ...codec import Card, Header, Origin, StoredRecord
 from ...errors import SessionCorruptError
 from ...info import SessionInfo, card
 from ...model import Revision
@@ -147,8 +147,7 @@ class Reader:
     def _card(self, row: _Row) -> SessionInfo:
         try:
             header = codec.decode_card(row.head)
-            if encoded(header.session_id) != row.session_id:
-                raise damaged(f"the head is of session {header.session_id!r}")
+            _check_names(header, row)
         except SessionCorruptError as error:
             error.session_id = decoded(row.session_id)
             raise
@@ -165,10 +164,7 @@ class Reader:
             if row.size > self._max_bytes:
                 raise damaged(f"{row.size:,} bytes, max_bytes is {self._max_bytes:,}")
             header = codec.decode_head(row.head)
-            if encoded(header.session_id) != row.session_id:
-                raise damaged(f"the head is of session {header.session_id!r}")
-            if encoded(header.agent_id) != row.agent_id:
-                raise damaged(f"the head is of agent {header.agent_id!r}")
+            _check_names(header, row)
             if only_record is None:
                 with closing(connection.execute(statements.RECORDS, places(row.number))) as found:
                     records = _records(row, found)
@@ -204,6 +200,13 @@ def _row(row: Sequence[Any]) -> _Row:
             error.session_id = decoded(row[1])
         raise
     return _Row(*row)
+
+
+def _check_names(header: Header | Card, row: _Row) -> None:
+    if encoded(header.session_id) != row.session_id:
+        raise damaged(f"the head is of session {header.session_id!r}")
+    if encoded(header.agent_id) != row.agent_id:
+        raise damaged(f"the head is of agent {header.agent_id!r}")
 
 
 def _records(row: _Row, found: Iterable[tuple[Any, Any]]) -> list[StoredRecord]:
