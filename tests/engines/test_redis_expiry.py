@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import count, islice
 
 import pytest
 from redis_checks import (
@@ -73,3 +74,26 @@ async def test_what_expired_is_cleared_away_by_later_writes(redis_server: RedisS
         assert len(await ids_of_a_sound_server(redis_server)) == 500
         async with plain_client(redis_server) as client:
             assert [key async for key in client.scan_iter(match="*:expiry")] == []
+
+
+async def test_a_session_that_expired_twice_is_listed_once(redis_server: RedisServer) -> None:
+    async with (
+        RedisSessionStore(redis_server.url, ttl=2) as longer,
+        RedisSessionStore(redis_server.url, ttl=0.1) as short,
+        RedisSessionStore(redis_server.url) as lasting,
+    ):
+        tag = lasting._layout.place("s-1").bucket.tag
+        names = (f"n-{n}" for n in count())
+        beside = (name for name in names if lasting._layout.place(name).bucket.tag == tag)
+        backlog = [a_session(name, "other") for name in islice(beside, 450)]
+        await asyncio.gather(*map(longer.save, backlog))
+        await longer.save(a_session())
+        await asyncio.sleep(2.1)
+        await short.save(a_session())
+        await asyncio.sleep(0.2)
+        await lasting.save(a_session(n=3))
+        async with plain_client(redis_server) as client:
+            assert await client.zcard(tag + b":expiry") > 100  # more than a write clears away
+        assert [number(session) for session in await lasting.list_for_agent("a")] == [3]
+        assert [info.session_id async for info in lasting.infos(agent_id="a")] == ["s-1"]
+        assert await lasting.list_ids() == ["s-1"]

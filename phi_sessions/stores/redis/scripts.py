@@ -209,7 +209,7 @@ local found = {}
 for i = 1, #KEYS, 2 do
   local dead, count, listed = {}, 0, {}
   for _, entry in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i + 1], 0, now)) do
-    dead[string.sub(entry, 49)] = tonumber(string.sub(entry, 33, 48))
+    dead[string.sub(entry, 33)] = true  -- a name may have died more than once
     count = count + 1
   end
   local limit = most < 0 and -1 or most + count
@@ -226,7 +226,7 @@ for i = 1, #KEYS, 2 do
   if count > 0 then
     local alive = {}
     for j = 1, #listed, 2 do
-      if dead[listed[j]] ~= tonumber(listed[j + 1]) then
+      if not dead[string.format('%016.0f', listed[j + 1]) .. listed[j]] then
         alive[#alive + 1] = listed[j]
         alive[#alive + 1] = listed[j + 1]
       end
