@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from redis_checks import (
     a_record,
@@ -11,7 +13,14 @@ from redis_checks import (
 )
 
 from benchmarks.servers.redis import RedisServer
-from phi_sessions import Expect, SessionCorruptError, SessionNotFoundError
+from phi_sessions import (
+    Expect,
+    Revision,
+    SessionConflictError,
+    SessionCorruptError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
 from phi_sessions.stores.redis import RedisSessionStore
 
 
@@ -63,6 +72,53 @@ async def test_damage_is_told_and_left(
         assert await redis_store.exists("s-1")
         await redis_store.save(a_session("s-1", n=5), expect=Expect.ANYTHING)
         assert number(await redis_store.load("s-1")) == 5
+
+
+@pytest.mark.parametrize("damage", ["no record", "no list", "one more", "type", "field", "head"])
+async def test_what_lacks_a_part_is_neither_deleted_nor_replaced_unasked(
+    redis_server: RedisServer, redis_store: RedisSessionStore, damage: str
+) -> None:
+    await redis_store.save(a_session(size=3))
+    held, shorter = await redis_store.load("s-1"), await redis_store.load("s-1")
+    shorter.loops = shorter.loops[1:]
+    assert held.revision is not None
+    place = redis_store._layout.place("s-1")
+    async with plain_client(redis_server) as client:
+        match damage:
+            case "no record":
+                await client.rpop(place.records)
+            case "no list":
+                await client.delete(place.records)
+            case "one more":
+                await client.rpush(place.records, b"{}")
+            case "type":
+                await client.set(place.records, "x")
+            case field:
+                await client.hdel(place.session, "saved" if field == "field" else field)
+        before = [await client.dump(key) for key in (place.session, place.records)]
+        for call in (
+            redis_store.delete("s-1"),
+            redis_store.delete("s-1", expect=Expect.UNCHANGED),
+            redis_store.delete("s-1", expect=held.revision),
+            redis_store.save(a_session(n=2)),
+            redis_store.save(shorter),
+            redis_store.save(held),
+            redis_store.append("s-1", a_record("s-1", 9)),
+            redis_store.prune(older_than=timedelta(seconds=-60)),
+        ):
+            with pytest.raises(SessionCorruptError) as caught:
+                await call
+            assert caught.value.session_id == "s-1"
+            assert [await client.dump(key) for key in (place.session, place.records)] == before
+    with pytest.raises(SessionConflictError):
+        await redis_store.delete("s-1", expect=Revision("another"))
+    with pytest.raises(SessionExistsError):
+        await redis_store.save(a_session(n=2), expect=Expect.ABSENT)
+    held.metadata["n"] = 0  # nothing of it changed, and all of it is written
+    await redis_store.save(held, expect=Expect.ANYTHING)
+    assert len((await redis_store.load("s-1")).loops) == 3
+    await redis_store.delete("s-1")
+    assert await redis_store.list_ids() == []
 
 
 async def test_an_append_to_what_lacks_loops_is_refused(

@@ -69,6 +69,10 @@ if damage and expect ~= '*' then return {'damaged', damage} end
 if string.find(trail, '-' .. token, 1, true) then return {'refused', rev, trail} end
 if expect == '-' and rev then return refuse() end
 if string.sub(expect, 1, 1) == '=' and string.sub(expect, 2) ~= rev then return refuse() end
+if rev and expect ~= '*' and not (old[2] and old[3] and tonumber(old[5]) and
+    redis.call('HEXISTS', S, 'head') == 1 and redis.pcall('LLEN', R) == tonumber(old[6])) then
+  return {'damaged', 'fields or loop records are missing'}
+end
 """.replace("TRAIL_IS_FULL", str(TRAIL_IS_FULL))
 
 _INDEX = """
@@ -142,9 +146,6 @@ _PATCH = """
 if not rev then return refuse() end
 local digest, head = ARGV[6], ARGV[7]
 local size, count = tonumber(old[5]), tonumber(old[6])
-if not (old[2] and old[3] and size and count) or redis.call('LLEN', R) ~= count then
-  return {'damaged', 'fields or loop records are missing'}
-end
 if digest == '' then digest = old[2] end
 local saved, entry = index(digest)
 for i = 8, #ARGV, 2 do
@@ -174,8 +175,8 @@ _DROP = """
 if not rev then return refuse() end
 redis.call('UNLINK', S, R)
 redis.call('ZREM', times, name)
-redis.call('ZREM', agents, (old[2] or '') .. (old[3] or '') .. name)
-redis.call('ZREM', expiry, (old[2] or '') .. (old[3] or '') .. name)
+redis.call('ZREM', agents, old[2] .. old[3] .. name)
+redis.call('ZREM', expiry, old[2] .. old[3] .. name)
 rev = false
 remember('+')
 keep_trail()
