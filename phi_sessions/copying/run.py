@@ -81,13 +81,15 @@ async def copy_sessions(
         agent_id: Only this agent's.
         active_after: Only those whose `last_active_at` is later; an aware time.
         session_ids: Only these, or this one.
-        where: Only those for whose card it returns True.
+        where: Only those for whose card it returns True. With `session_ids` it is asked of no
+            others, and the cards, made of the sessions, lack `saved_at` and `size`.
         on_conflict: What to do with a session that differs in the target.
         on_error: Whether to raise, or to go on and report, when one session cannot be copied: it is
             damaged in the source or in the target, was asked for by its id and is not there, is
             held by another for too long, or is refused by the target. With a filter, too, every
-            damaged session is then reported, as it may be one of those asked for. A store that
-            fails or is closed, and a target that cannot save, are raised in any case.
+            damaged session (of `session_ids`, if given) is then reported, as it may be one of
+            those asked for. A store that fails or is closed, and a target that cannot save, are
+            raised in any case.
         verify: Read each saved session back, and compare it text for text with what was read from
             the source (value for value, where the target does not keep texts).
         concurrency: How many sessions are read, compared and verified at a time.

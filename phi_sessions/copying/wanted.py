@@ -40,6 +40,8 @@ class Wanted:
             found = [session_id for session_id in found if session_id in only]
         if self._agent_id is None and self._active_after is None and self._where is None:
             return found, missing
+        if only is not None:  # the cards of all others are nobody's business
+            return [each for each in found if await self._may_take(each)], missing
         return await self._taken(found), missing
 
     async def _taken(self, found: list[str]) -> list[str]:

@@ -78,6 +78,36 @@ async def test_a_damaged_session_is_raised(
     assert caught.value.session_id in {"s/2", "s/6"}
 
 
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"agent_id": "agent-0"},
+        {"where": lambda info: info.session_id in {"s/0", "s/4", "s/5"} and info.metadata["n"] < 5},
+        {"active_after": datetime(2020, 1, 1, tzinfo=UTC), "agent_id": "agent-0"},
+    ],
+)
+async def test_a_damaged_session_that_nobody_asked_for_is_no_hindrance(
+    filters: Any, on_error: Any, damaged: FileSystemSessionStore, store: SessionStore
+) -> None:
+    asked = ["s/0", "s/4", "s/5"]
+    summary = await copy_sessions(damaged, store, session_ids=asked, on_error=on_error, **filters)
+    assert summary == CopySummary(copied=2)
+    assert await store.list_ids() == ["s/4", "s/0"]
+
+
+@pytest.mark.parametrize("filters", [{"agent_id": "agent-1"}, {"where": lambda _: False}])
+async def test_a_damaged_session_that_was_asked_for_is_told_whatever_the_filter(
+    filters: Any, damaged: FileSystemSessionStore, memory: MemorySessionStore
+) -> None:
+    asked = ["s/0", "s/6"]
+    with pytest.raises(SessionCorruptError) as caught:
+        await copy_sessions(damaged, memory, session_ids=asked, **filters)
+    assert caught.value.session_id == "s/6"
+    summary = await copy_sessions(damaged, memory, session_ids=asked, on_error="skip", **filters)
+    assert (summary.copied, [each.session_id for each in summary.failures]) == (0, ["s/6"])
+
+
 @pytest.mark.parametrize(
     ("filters", "copied"),
     [

@@ -214,6 +214,30 @@ async def test_filters_choose(store: SessionStore, on_error: Any) -> None:
     ) == [6]
 
 
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+async def test_only_sessions_that_were_asked_for_are_read_and_shown_to_where(
+    memory: MemorySessionStore, on_error: Any
+) -> None:
+    class Asked(ReadOnly):
+        def infos(self, **options: Any) -> AsyncIterator[SessionInfo]:  # type: ignore[override]
+            raise AssertionError
+
+    shown: list[str] = []
+    async with Asked() as source:
+        await filled(source)
+        source.given.clear()
+        await copy_sessions(
+            source,
+            memory,
+            session_ids=["s/3", "s/8"],
+            where=lambda info: shown.append(info.session_id) or info.session_id == "s/8",  # type: ignore[func-returns-value]
+            on_error=on_error,
+        )
+        assert {each.session_id for each in source.given} == {"s/3", "s/8"}
+    assert shown == ["s/3", "s/8"]
+    assert await memory.list_ids() == ["s/8"]
+
+
 async def test_a_sound_session_that_the_listing_left_out_is_chosen_by_what_it_says(
     store: SessionStore,
 ) -> None:
