@@ -88,3 +88,16 @@ async def test_a_damaged_or_missing_part_is_told(
         await s3_store.load("s-1")
     client.put(path, sound)
     assert len((await s3_store.load("s-1")).loops) == 40
+
+
+async def test_a_holder_who_replaces_anything_writes_all_that_is_missing(
+    s3_store: ObjectSessionStore, s3_server: S3Server, s3_prefix: str
+) -> None:
+    session = a_session(loops=40, text="x" * 2_000)
+    await s3_store.save(session)
+    client = s3_client(s3_server)
+    [part] = client.list(f"{s3_prefix}/part").collect()
+    client.delete(part["path"])
+    session.metadata["n"] = 1
+    await s3_store.save(session, expect=Expect.ANYTHING)
+    assert await s3_store.load("s-1") == session
