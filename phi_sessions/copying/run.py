@@ -23,6 +23,7 @@ from ..errors import (
     SessionTaskError,
 )
 from ..info import SessionInfo
+from ..model import Revision
 from ..store import Expect, OnError, SessionStore
 from ..stores.base import pack
 from ..stores.finishing import to_its_end
@@ -91,7 +92,9 @@ async def copy_sessions(
             those asked for. A store that fails or is closed, and a target that cannot save, are
             raised in any case.
         verify: Read each saved session back, and compare it text for text with what was read from
-            the source (value for value, where the target does not keep texts).
+            the source (value for value, where the target does not keep texts). One that somebody
+            else changed in the target by then is left at that; one that is gone is an error, as
+            nobody can tell a target that forgot it from somebody who deleted it.
         concurrency: How many sessions are read, compared and verified at a time.
         progress: Called after each session; a plain function.
 
@@ -101,7 +104,8 @@ async def copy_sessions(
     Raises:
         SessionExistsError: `on_conflict="raise"`, and a session differs in the target.
         SessionNotFoundError: The source has no session with one of `session_ids`.
-        SessionCorruptError: A session is damaged, or was read back otherwise than it was saved.
+        SessionCorruptError: A session is damaged, or was read back otherwise than it was saved, or
+            not found again.
         SessionConflictError: Somebody else changed a session in the target again and again.
         As `load` of the source and `save` of the target besides; what `where` and `progress` raise
         is passed on.
@@ -220,7 +224,7 @@ class _Copying:
             assert expect is not None
             await turn.come()
             try:
-                await self._target.save(session, expect=expect)
+                saved = await self._target.save(session, expect=expect)
             except (SessionExistsError, SessionConflictError):
                 if attempt == _ATTEMPTS:
                     raise
@@ -230,12 +234,14 @@ class _Copying:
                 raise
             await turn.leave()
             if self._verify:
-                await self._read_back(parcel)
+                await self._read_back(parcel, saved)
             return CopyOutcome.COPIED if there is None else CopyOutcome.REPLACED
 
-    async def _read_back(self, parcel: Parcel) -> None:
+    async def _read_back(self, parcel: Parcel, saved: Revision) -> None:
         session_id = parcel.session_id
         there = await self._target.find(session_id)
+        if there is not None and there.revision != saved:
+            return  # somebody changed it since: what was saved cannot be seen any more
         difference = "it is gone" if there is None else first_difference(parcel, await pack(there))
         if difference:
             raise SessionCorruptError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract_samples import a_session, content
+from contract_samples import a_loop, a_session, content
 from copy_stores import Refusing, filled
 
 from phi_sessions import (
@@ -269,6 +269,43 @@ async def test_a_target_that_does_not_keep_what_it_acknowledged_is_found_out(
         assert (summary.copied, summary.failed) == (0, 1)
     async with Forgetful(loss) as target:
         assert (await copy_sessions(store, target, verify=False)).copied == 1
+
+
+class Busy(MemorySessionStore):
+    """A target in which somebody is at work on what was just saved."""
+
+    def __init__(self, change: str) -> None:
+        super().__init__()
+        self.change = change
+
+    async def save(self, session: Session, *, expect: Expectation = Expect.UNCHANGED) -> Revision:
+        revision = await super().save(session, expect=expect)
+        if self.change == "append":
+            await self.append(session.session_id, a_loop("s-1", 9))
+        elif self.change == "save":
+            other = await self.load(session.session_id)
+            other.metadata = {"n": 2}
+            await super().save(other)
+        else:
+            await self.delete(session.session_id)
+        return revision
+
+
+@pytest.mark.parametrize("change", ["append", "save"])
+async def test_a_copy_that_somebody_changes_before_it_is_read_back_is_no_damage(
+    change: str, store: SessionStore
+) -> None:
+    await store.save(a_session(loops=2))
+    async with Busy(change) as target:
+        assert await copy_sessions(store, target) == CopySummary(copied=1)
+        assert content(await target.load("s-1")) != content(await store.load("s-1"))
+
+
+async def test_a_copy_that_is_gone_before_it_is_read_back_is_told(store: SessionStore) -> None:
+    await store.save(a_session(loops=2))
+    async with Busy("delete") as target:
+        with pytest.raises(SessionCorruptError, match="gone"):
+            await copy_sessions(store, target)
 
 
 class Rewriting(SessionStore):
