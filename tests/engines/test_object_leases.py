@@ -124,7 +124,11 @@ async def test_an_entry_that_cannot_be_read_is_free_in_time(
     far: ObjectSessionStore, s3_server: S3Server, s3_prefix: str
 ) -> None:
     s3_client(s3_server).put(f"{s3_prefix}/lease/s-1", b"{damaged")
-    assert await is_held(far)
+    with pytest.raises(SessionLockedError) as caught:
+        async with far.lease("s-1", owner="who asks"):
+            pass
+    assert caught.value.holder is None
+    assert "who asks" not in str(caught.value)
     async with far.lease("s-1", timeout=20):
         pass
 

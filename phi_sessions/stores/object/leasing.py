@@ -82,8 +82,12 @@ class Grip:
         got = await self._bucket.get(self._key)
         while True:
             if got is not None:
-                other = _read(got) or _Entry("", 0, self._entry.seconds, self._lease)
-                if other.lease is not None and not await self._is_over(got, other):
+                read = _read(got)
+                other = read or _Entry(
+                    "", 0, self._entry.seconds
+                )  # somebody's, for as long as ours
+                is_free = read is not None and read.lease is None
+                if not is_free and not await self._is_over(got, other):
                     return Held(other.lease)
             try:
                 await self._put(self._entry, got.version if got is not None else None)
