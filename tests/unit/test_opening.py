@@ -211,6 +211,38 @@ def test_an_option_is_given_in_the_url_or_beside_it_but_not_twice() -> None:
         open_store("file:sessions?fsync=false", fsync=True)
 
 
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("colour=red", "colour"),
+        ("prefix=mine", "prefix"),
+        ("timeout=3", "timeout"),
+        ("retry=3", "retry"),
+        ("ssl_keyfile=x", "ssl_keyfile"),
+        ("parser_class=x", "parser_class"),
+        ("credential_provider=x", "credential_provider"),
+        ("protocol=2&db=1&db=2", "db"),
+    ],
+)
+def test_options_that_a_redis_url_cannot_have_are_refused(query: str, name: str) -> None:
+    with pytest.raises(ValueError, match=f": .*{name}"):
+        open_store(f"redis://host/0?{query}")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "client_name=me&health_check_interval=3",
+        "db=3&protocol=3&decode_responses=true",
+        "max_connections=3&socket_timeout=1&retry_on_timeout=true",
+        "username=me&password=%40",
+    ],
+)
+def test_options_of_the_driver_stand_in_a_redis_url(query: str) -> None:
+    for place in ("redis://host/0", "rediss://host/0"):
+        assert "host" in repr(open_store(f"{place}?{query}"))
+
+
 # Memory -------------------------------------------------------------------------------------------
 
 
@@ -283,6 +315,10 @@ def test_a_path_object_is_no_url(tmp_path: Path) -> None:
         f"postgres://user:{PASSWORD}@",
         f"redis://:{PASSWORD}@host:port/0",
         f"redis://:{PASSWORD}@[::1/0",
+        f"redis://:{PASSWORD}@host/0?colour=red",
+        f"redis://host/0?password={PASSWORD}&colour=red",
+        f"redis://host/0?retry={PASSWORD}",
+        f"redis://:a?{PASSWORD}=b@host/0",
         f"rediss://:{PASSWORD}@host/not-a-number",
         f"redis://:{PASSWORD}@ho\u2100st/0",
         f"s3://key:{PASSWORD}@/a",

@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any, Final, cast
+from urllib.parse import parse_qs, urlsplit
 from weakref import WeakSet
 
 from ...dependency import requires
@@ -22,10 +23,25 @@ with requires("redis"):
     from redis.asyncio.connection import parse_url
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
 
 __all__ = ["Links"]
 
 _new_pool = cast("Callable[..., Any]", ConnectionPool.from_url)  # pyright: ignore[reportUnknownMemberType]
+_OBJECTS: Final = frozenset(
+    (
+        "connection_class",
+        "credential_provider",
+        "event_dispatcher",
+        "maint_notifications_pool_handler",
+        "oss_cluster_maint_notifications_handler",
+        "redis_connect_func",
+        "retry_on_error",
+        "socket_keepalive_options",
+        "socket_type",
+    )
+)
+"""Options of the driver that no text can be; it notices when it connects, if at all."""
 _about_driver: dict[str, Any] = {}
 if find_spec("redis.driver_info"):
     # Left to itself it reads its own version from the disk for each connection that it makes.
@@ -49,7 +65,8 @@ class Links:
         address: The server, as errors name it, as far as that is known without a client.
 
     Raises:
-        ValueError: The URL is none that the driver knows, or there would be no connection.
+        ValueError: The URL is none that the driver knows, has an option that it does not know, or
+            there would be no connection.
         TypeError: The source is nothing that can be used.
     """
 
@@ -69,6 +86,7 @@ class Links:
                 raise ValueError(
                     "not the URL of a Redis server, or a part of it is not percent-encoded"
                 ) from None
+            _check_options(source)
             self._connections = options.get("max_connections", connections)
             self.address = address_of_options(options)
         elif isinstance(source, Client):
@@ -149,15 +167,45 @@ class Links:
         if not isinstance(self._source, str):
             client = cast("Callable[[], Client]", self._source)()
             return Link(GivenClient(client, self._connections))
-        pool = _new_pool(
-            self._source,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),  # whether to send again is not for the driver to decide
-            socket_timeout=None,
-            socket_connect_timeout=None,
-            **_about_driver,
+        return Link(OwnConnections(_pool_of(self._source), self._connections))
+
+
+def _pool_of(url: str) -> Any:
+    return _new_pool(
+        url,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),  # whether to send again is not for the driver to decide
+        socket_timeout=None,
+        socket_connect_timeout=None,
+        **_about_driver,
+    )
+
+
+def _check_options(url: str) -> None:
+    """Refuse options behind `?` with which the driver could not make a connection.
+
+    Raises:
+        ValueError: One is unknown, given twice, or has no such value.
+    """
+    query = urlsplit(url).query
+    options = parse_qs(query)
+    twice = [name for name, values in options.items() if len(values) > 1]
+    names = ", ".join(twice or options)
+    if "@" in query:  # they may be a part of a password in which ? is not percent-encoded
+        names = "see behind its ?"
+    if twice:
+        raise ValueError(f"an option is given twice in the URL of the Redis server: {names}")
+    try:
+        _pool_of(url).make_connection()  # which connects nowhere yet
+    except (AttributeError, TypeError, ValueError, RedisError):  # all may quote a value
+        is_known = False
+    else:
+        is_known = _OBJECTS.isdisjoint(options)
+    if not is_known:
+        raise ValueError(
+            f"the driver cannot use an option in the URL of the Redis server: {names}"
+            " (options of the store itself go beside the URL)"
         )
-        return Link(OwnConnections(pool, self._connections))
 
 
 def _end_soon(link: Link) -> None:
