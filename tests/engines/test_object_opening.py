@@ -79,6 +79,12 @@ async def test_places_below_each_other_are_apart(s3_server: S3Server, s3_prefix:
         f"s3://key:{SECRET}@bucket/prefix",
         f"s3://bucket/prefix?nonsense={SECRET}",
         f"s3://bucket/?secret_access_key={SECRET}&conditional_put=never",
+        f"s3://bucket?secret_access_key=a#{SECRET}",
+        "s3://bucket/a/../b",
+        "s3://bucket/a/./b",
+        "s3://bucket/..",
+        "s3://bucket/a/%2E%2e/b",
+        "s3://bucket/a%2F..%2Fb",
         "s3://bucket/?timeout=soon",
         "s3://bucket/?timeout=0",
         "s3://bucket/?allow_http=perhaps",
@@ -88,6 +94,18 @@ def test_a_url_that_leads_nowhere_is_a_mistake_of_the_caller(url: str) -> None:
     with pytest.raises(ValueError) as caught:
         open_url(url)
     assert SECRET not in f"{caught.value} {caught.value.__cause__}"
+
+
+async def test_a_hash_in_a_prefix_is_percent_encoded(s3_server: S3Server, s3_prefix: str) -> None:
+    with pytest.raises(ValueError, match="%23"):
+        open_url(f"s3://{BUCKET}/tenant#1")
+    stores = [open_url(s3_server.url(BUCKET, f"{s3_prefix}/tenant#{n}")) for n in range(2)]
+    for n, store in enumerate(stores):
+        await store.save(a_session(f"s-{n}"))
+    for n, store in enumerate(stores):
+        assert repr(store) == f"ObjectSessionStore('s3://{BUCKET}/{s3_prefix}/tenant#{n}')"
+        assert await store.list_ids() == [f"s-{n}"]
+        await store.aclose()
 
 
 def test_other_mistakes_are_told_as_well() -> None:

@@ -324,6 +324,8 @@ def test_a_path_object_is_no_url(tmp_path: Path) -> None:
         f"s3://key:{PASSWORD}@/a",
         f"s3://key:{PASSWORD}@[::1/a",
         f"s3://?secret_access_key={PASSWORD}",
+        f"s3://bucket?secret_access_key=a#{PASSWORD}",
+        f"s3://key:{PASSWORD}#b@bucket/a",
         f"gs://key:{PASSWORD}@ho\u2100st/a",
         f"az://account:{PASSWORD}@/a",
         f"sqlite://user:{PASSWORD}@host/s.db",

@@ -60,8 +60,12 @@ def connect(
     Raises:
         ValueError: The URL or an option is not one that obstore knows.
     """
+    if "#" in url:  # what is cut off there may be all that tells two places apart, or be secret
+        raise ValueError("in the URL of an object store # is written %23")
     parts = urlsplit(url)
     place = place_of_url(url)
+    if any(step in (".", "..") for step in unquote(parts.path).split("/")):
+        raise ValueError(f"{place}: . and .. are no steps of a prefix")
     if parts.scheme not in _SCHEMES:
         raise ValueError(f"{place}: not one of {', '.join(_SCHEMES)}")
     if parts.username is not None and not parts.scheme.startswith("abfs"):
