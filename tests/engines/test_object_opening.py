@@ -86,6 +86,7 @@ async def test_places_below_each_other_are_apart(s3_server: S3Server, s3_prefix:
         "s3://bucket/a/%2E%2e/b",
         "s3://bucket/a%2F..%2Fb",
         "s3://bucket/?timeout=soon",
+        "s3://bucket/?timeout=inf",
         "s3://bucket/?timeout=0",
         "s3://bucket/?allow_http=perhaps",
     ],

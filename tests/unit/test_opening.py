@@ -243,6 +243,23 @@ def test_options_of_the_driver_stand_in_a_redis_url(query: str) -> None:
         assert "host" in repr(open_store(f"{place}?{query}"))
 
 
+@pytest.mark.parametrize(
+    "query", ["timeout=inf", "timeout=1e18", "timeout=nan", "lock_timeout=nan", "lease_expiry=inf"]
+)
+def test_times_that_an_object_store_cannot_wait_for_are_refused(query: str) -> None:
+    name, _, seconds = query.partition("=")
+    with pytest.raises(ValueError, match=name):
+        open_store(f"s3://bucket?{query}")
+    with pytest.raises(ValueError, match=name):
+        open_store("s3://bucket", **{name: float(seconds)})
+
+
+@pytest.mark.parametrize("name", ["timeout", "region", "user_agent"])
+def test_an_option_of_an_object_store_is_given_once(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' is given twice"):
+        open_store(f"s3://bucket?{name}=1&allow_http=true&{name}=2")
+
+
 # Memory -------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -73,9 +74,12 @@ def connect(
             f"{place}: keys are options, as in ?access_key_id=...&secret_access_key=..."
         )
     settings: dict[str, Any] = {}
-    limit = timedelta(seconds=timeout)
+    try:
+        limit = timedelta(seconds=timeout)
+    except (OverflowError, ValueError) as error:
+        raise ValueError(f"timeout cannot be {timeout} seconds") from error
     client: dict[str, Any] = {"timeout": limit, "connect_timeout": min(limit, timedelta(seconds=5))}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+    for name, value in _pairs(parts.query):
         (client if name in _CLIENT_OPTIONS else settings)[name] = value
     settings |= config
     if parts.scheme in ("s3", "s3a") and not any("endpoint" in name.lower() for name in settings):
@@ -99,12 +103,24 @@ def connect(
 
 
 def options_of(url: str) -> tuple[str, dict[str, Any]]:
-    """Return a URL without the options of the store itself, and these."""
+    """Return a URL without the options of the store itself, and these.
+
+    Raises:
+        ValueError: An option is given twice, or one of these is no number.
+    """
     parts = urlsplit(url)
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    pairs = _pairs(parts.query)
     own: dict[str, Any] = {name: float(value) for name, value in pairs if name in _OWN}
     rest = urlencode([pair for pair in pairs if pair[0] not in _OWN])
     return urlunsplit(parts._replace(query=rest)), own
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1:
+            raise ValueError(f"the option {name!r} is given twice")
+    return pairs
 
 
 def place_of(client: ObjectStore) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
@@ -113,8 +114,10 @@ class ObjectSessionStore(BaseStore, SupportsLease):
         credential_provider: Callable[[], Any] | None = None,
     ) -> None:
         super().__init__()
-        if min(timeout, lock_timeout, lease_expiry) <= 0:
-            raise ValueError("timeout, lock_timeout and lease_expiry must be positive")
+        if not (timeout > 0 and lock_timeout > 0 and 0 < lease_expiry < math.inf):
+            raise ValueError(
+                "timeout, lock_timeout and lease_expiry must be positive, the last one finite"
+            )
         if isinstance(store, str):
             place = place_of_url(store)
             client = connect(
