@@ -83,7 +83,7 @@ async def copy_sessions(
         active_after: Only those whose `last_active_at` is later; an aware time.
         session_ids: Only these, or this one.
         where: Only those for whose card it returns True. With `session_ids` it is asked of no
-            others, and the cards, made of the sessions, lack `saved_at` and `size`.
+            others.
         on_conflict: What to do with a session that differs in the target.
         on_error: Whether to raise, or to go on and report, when one session cannot be copied: it is
             damaged in the source or in the target, was asked for by its id and is not there, is

@@ -40,22 +40,23 @@ class Wanted:
             found = [session_id for session_id in found if session_id in only]
         if self._agent_id is None and self._active_after is None and self._where is None:
             return found, missing
-        if only is not None:  # the cards of all others are nobody's business
-            return [each for each in found if await self._may_take(each)], missing
-        return await self._taken(found), missing
+        # With ids, a damaged session that nobody asked for is no hindrance.
+        skip = self._on_error == "skip" or only is not None
+        return await self._taken(found, skip=skip), missing
 
-    async def _taken(self, found: list[str]) -> list[str]:
+    async def _taken(self, found: list[str], *, skip: bool) -> list[str]:
         # Among the cards of all sessions, the damaged ones are those that are missing.
-        skip = self._on_error == "skip"
         cards = self._source.infos(
             agent_id=None if skip else self._agent_id,
             active_after=None if skip else self._active_after,
-            on_error=self._on_error,
+            on_error="skip" if skip else "raise",
         )
+        asked = set(found)
         takes: dict[str, bool] = {}
         try:
             async for card in cards:
-                takes[card.session_id] = self._takes(card)
+                if card.session_id in asked:
+                    takes[card.session_id] = self._takes(card)
         finally:
             if isinstance(cards, AsyncGenerator):  # `where` may have raised
                 await cards.aclose()
