@@ -82,13 +82,12 @@ class Grip:
         got = await self._bucket.get(self._key)
         while True:
             if got is not None:
-                read = _read(got)
-                other = read or _Entry(
-                    "", 0, self._entry.seconds
-                )  # somebody's, for as long as ours
-                is_free = read is not None and read.lease is None
-                if not is_free and not await self._is_over(got, other):
-                    return Held(other.lease)
+                other = _read(got)
+                is_free = other is not None and other.lease is None
+                # What cannot be read is somebody's, for as long as one of ours.
+                seconds = self._entry.seconds if other is None else other.seconds
+                if not is_free and not await self._is_over(got, seconds):
+                    return Held(None if other is None else other.lease)
             try:
                 await self._put(self._entry, got.version if got is not None else None)
             except Refused as refused:
@@ -98,12 +97,12 @@ class Grip:
                 self._renewal = asyncio.create_task(self._renew(self._ends))
                 return None
 
-    async def _is_over(self, got: Got, other: _Entry) -> bool:
-        """Whether the other's lease has run out; the server is asked no sooner than need be."""
+    async def _is_over(self, got: Got, seconds: float) -> bool:
+        """Whether a lease of `seconds` has run out; the server is asked no sooner than need be."""
         here = time.monotonic()
         if self._others is not None and self._others[0] == got.version and here < self._others[1]:
             return False
-        left = got.modified + other.seconds + _WHOLE_SECONDS - await self._bucket.now()
+        left = got.modified + seconds + _WHOLE_SECONDS - await self._bucket.now()
         self._others = got.version, here + left
         return left < 0
 
