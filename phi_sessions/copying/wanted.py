@@ -54,9 +54,9 @@ class Wanted:
         asked = set(found)
         takes: dict[str, bool] = {}
         try:
-            async for card in cards:
-                if card.session_id in asked:
-                    takes[card.session_id] = self._takes(card)
+            async for info in cards:
+                if info.session_id in asked:
+                    takes[info.session_id] = self._takes(info)
         finally:
             if isinstance(cards, AsyncGenerator):  # `where` may have raised
                 await cards.aclose()
@@ -66,8 +66,8 @@ class Wanted:
                     takes[session_id] = await self._may_take(session_id)
         return [session_id for session_id in found if takes.get(session_id)]
 
-    def _takes(self, card: SessionInfo) -> bool:
-        return self._selection.takes(card) and (self._where is None or self._where(card))
+    def _takes(self, info: SessionInfo) -> bool:
+        return self._selection.takes(info) and (self._where is None or self._where(info))
 
     async def _may_take(self, session_id: str) -> bool:
         try:

@@ -237,7 +237,7 @@ async def test_agents_without_sessions_do_not_fill_the_memory(
     await quiet(store)
     for n in range(100):
         assert await listed(store, f"none-{n}") == []
-    assert len(store._listing._index._names) <= 16
+    assert len(store._listing._index._ids) <= 16
     assert await listed(store) == ["s-0"]
 
 

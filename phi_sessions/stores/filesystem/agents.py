@@ -47,7 +47,7 @@ class AgentIndex:
         """Remember nothing."""
         self._mutex = threading.Lock()
         self._moment: Moment | None = None
-        self._names: dict[str, tuple[str, ...]] = {}
+        self._ids: dict[str, tuple[str, ...]] = {}
 
     def moment(self) -> Moment | None:
         """Return the present moment; None where it may be told from a later one by nothing.
@@ -63,14 +63,14 @@ class AgentIndex:
             return None
         return Moment(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
 
-    def names(self, moment: Moment, agent_id: str) -> tuple[str, ...] | None:
-        """Return the names of what may be the agent's sessions, if that is known."""
+    def ids(self, moment: Moment, agent_id: str) -> tuple[str, ...] | None:
+        """Return the ids of what may be the agent's sessions, if that is known."""
         with self._mutex:
-            return self._names.get(agent_id) if moment == self._moment else None
+            return self._ids.get(agent_id) if moment == self._moment else None
 
-    def keep(self, moment: Moment, agent_id: str, names: tuple[str, ...]) -> None:
+    def keep(self, moment: Moment, agent_id: str, ids: tuple[str, ...]) -> None:
         """Remember what a listing found that began at `moment`."""
         with self._mutex:
-            if moment != self._moment or len(self._names) >= _MOST:
-                self._moment, self._names = moment, {}
-            self._names[agent_id] = names
+            if moment != self._moment or len(self._ids) >= _MOST:
+                self._moment, self._ids = moment, {}
+            self._ids[agent_id] = ids

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final
 
 from ...errors import SessionCorruptError, SessionIOError
-from ...ids import name_from_id
 from ...info import Selection, SessionInfo
 from ...store import OnError
 from ..workers import Workers
@@ -61,9 +60,12 @@ class Listing:
         for start in range(0, len(names), _BATCH):
             batch = names[start : start + _BATCH]
             found += await self._workers.run(scan.placed_of_agent, self._reader, batch, agent_id)
-        ids = scan.ids_in_order(found)
+        if len(found) > _BATCH:  # too many to be put in order on the event loop
+            ids = await self._workers.run(scan.ids_in_order, found)
+        else:
+            ids = scan.ids_in_order(found)
         if moment is not None:
-            self._index.keep(moment, agent_id, tuple(map(name_from_id, ids)))
+            self._index.keep(moment, agent_id, tuple(ids))
         return ids
 
     async def infos(self, selection: Selection, on_error: OnError) -> AsyncGenerator[SessionInfo]:

@@ -32,7 +32,6 @@ class Retry(Patience):
 
     def __init__(self, session_id: str, *, timeout: float, interval: float) -> None:
         super().__init__(timeout, session_id, longest=interval)
-        self._timeout = timeout
         self._seen: Stamp | None = None
 
     def pause_after(self, reason: Exception) -> float:
@@ -44,7 +43,7 @@ class Retry(Patience):
         """
         if not isinstance(reason, Unsettled):
             return self.pause(reason)
-        if reason.stamp == self._seen or self.waited > max(self._timeout, _SETTLED_AFTER):
+        if reason.stamp == self._seen or self.waited > max(self._seconds, _SETTLED_AFTER):
             raise reason.error from reason.error.__cause__
         self._seen = reason.stamp
         return _SETTLING

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from ...errors import SessionIOError
-from ...ids import id_from_name
+from ...ids import id_from_name, name_from_id
 from ...info import SessionInfo
 from ..flock import Contended, acquire, release
 from . import disk, document
@@ -70,7 +70,7 @@ def ids_newest_first(reader: SessionReader) -> list[str]:
                 found.append(_placed(saved, session_id))
     except OSError as error:
         raise translate(error) from error
-    return [entry[_DIGITS:] for entry in _sorted(found)]
+    return ids_in_order(found)
 
 
 def names_of_all(reader: SessionReader) -> list[str]:
@@ -101,8 +101,10 @@ def names_for_agent(
         return [], None
     except OSError as error:
         raise translate(error) from error
-    known = index.names(moment, agent_id) if moment is not None else None
-    return (names_of_all(reader), moment) if known is None else (known, None)
+    known = index.ids(moment, agent_id) if moment is not None else None
+    if known is None:
+        return names_of_all(reader), moment
+    return [name_from_id(session_id) for session_id in known], None
 
 
 def placed_of_agent(reader: SessionReader, names: Iterable[str], agent_id: str) -> list[str]:
@@ -144,9 +146,9 @@ def placed_of_agent(reader: SessionReader, names: Iterable[str], agent_id: str) 
     return found
 
 
-def ids_in_order(placed: Iterable[str]) -> list[str]:
+def ids_in_order(placed: list[str]) -> list[str]:
     """Return the ids of what `placed_of_agent` gave, the most recently saved first, ties by id."""
-    return [entry[_DIGITS:] for entry in sorted(placed)]
+    return [entry[_DIGITS:] for entry in _sorted(placed)]
 
 
 def read_cards(

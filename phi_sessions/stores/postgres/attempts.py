@@ -104,9 +104,8 @@ class Attempts:
             except SessionError:
                 raise
             except ERRORS as error:
-                if not (is_worth_a_retry(error) or (is_contention(error) and patience.left > 0)):
-                    where, waited = self._server.address, patience.waited
-                    raise translate(error, where, change.session_id, waited=waited) from error
+                if not (is_worth_a_retry(error) or is_contention(error)):
+                    raise translate(error, self._server.address, change.session_id) from error
                 if patience.left <= 0:
                     raise patience.locked() from error
                 await asyncio.sleep(random.uniform(0, _RETRY))  # noqa: S311 - not a secret

@@ -148,15 +148,13 @@ _NUMBER_IN_WORDS: Final = re.compile(r"\[Errno (\d+)\]")
 
 
 def translate(
-    error: Exception, address: str, session_id: str | None = None, *, waited: float = 0.0
+    error: Exception, address: str, session_id: str | None = None
 ) -> SessionIOError | SessionLockedError:
     """Return the error of this package's that says what one of `ERRORS` says."""
     state = _state(error)
     if is_contention(error):
         return SessionLockedError(
-            f"session {session_id!r} is held by another writer, waited {waited:.2f} s",
-            session_id=session_id,
-            waited=waited,
+            f"session {session_id!r} is held by another writer", session_id=session_id
         )
     number = _number_of_state(state) if state else _number(error)
     message = str(error).partition("\n")[0]
