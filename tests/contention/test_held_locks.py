@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -126,9 +127,11 @@ async def _watch(dir: Path, seen: Seen) -> None:
 def _seconds_without_processor() -> float:
     """Return how long this process's threads were ready to run while others had the processors.
 
-    On a busy machine that is no fault of ours; a thread that is blocked is not counted.
+    Others are this machine's processes, and its host's other machines. On a busy machine that is
+    no fault of ours; a thread that is blocked is not counted.
     """
-    total = 0
+    stolen = int(Path("/proc/stat").read_bytes().split(b"\n", 1)[0].split()[8])
+    total = stolen * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
     for path in Path("/proc/self/task").glob("*/schedstat"):
         with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
             total += int(path.read_bytes().split()[1])
