@@ -130,7 +130,7 @@ def fork_idle_children(directory: str, rounds: str) -> None:
         async with store:
             await store.save(version(0))
             saver = asyncio.create_task(keep_saving(store, "s-1", 500))
-            for _ in range(int(rounds)):
+            while len(children) < int(rounds) or not born_in_a_save:
                 while lock_is_free(lock):
                     await asyncio.sleep(0)
                 told, tell = os.pipe()
@@ -147,7 +147,6 @@ def fork_idle_children(directory: str, rounds: str) -> None:
                 os.close(told)
                 children.append((pid, go_on))
             await end(saver)
-            assert born_in_a_save > 0, "no fork fell into a save"
             assert lock_is_free(lock)
             await store.save(version(1))
         for pid, go_on in children:

@@ -40,17 +40,17 @@ async def test_every_load_is_one_writers_whole_session_while_both_programs_write
     async with FileSystemSessionStore(tmp_path, indent=indent) as store:
         await store.save(Session("shared", "us"))
         loads = 0
-        with racers(commands) as running:
-            for racer in running:
-                racer.go()
-            while any(racer.process.poll() is None for racer in running):
-                session = await store.load("shared")
-                assert _is_of_one_writer(session)
-                await store.save(Session("shared", "us"), expect=Expect.ANYTHING)
-                loads += 1
-            results = [racer.result() for racer in running]
-        assert [result["refused"] for result in results[2:]] == [[], []]
-        assert loads > 20
+        while loads <= 20:  # a busy machine may need more than one race
+            with racers(commands) as running:
+                for racer in running:
+                    racer.go()
+                while any(racer.process.poll() is None for racer in running):
+                    session = await store.load("shared")
+                    assert _is_of_one_writer(session)
+                    await store.save(Session("shared", "us"), expect=Expect.ANYTHING)
+                    loads += 1
+                results = [racer.result() for racer in running]
+            assert [result["refused"] for result in results[2:]] == [[], []]
         race([script("phi_core_writer.py", "store", path, "phi-core last", 1)])
         session = await store.load("shared")
         assert session.agent_id == "phi-core last"
@@ -87,21 +87,23 @@ async def test_a_file_that_phi_core_writes_in_place_is_never_called_damaged_mean
     loads = 0
     async with FileSystemSessionStore(tmp_path) as store:
         await store.save(Session("s", "agent"))
-        with racers([script("phi_core_writer.py", "legacy", path, "phi", scaled(15))]) as running:
-            running[0].go()
-            while running[0].process.poll() is None:
-                try:
-                    if loads % 2:
-                        session = await asyncio.to_thread(load_session, "s", tmp_path)
-                    else:
-                        session = await store.load("s")
-                    assert _is_of_one_writer(session)
-                except SessionCorruptError:
-                    damaged.append(time.monotonic())
-                loads += 1
-            wrote = running[0].result()["wrote"]
+        wrote: list[float] = []
+        while loads <= 5:  # a busy machine may need more than one race
+            command = script("phi_core_writer.py", "legacy", path, "phi", scaled(15))
+            with racers([command]) as [writer]:
+                writer.go()
+                while writer.process.poll() is None:
+                    try:
+                        if loads % 2:
+                            session = await asyncio.to_thread(load_session, "s", tmp_path)
+                        else:
+                            session = await store.load("s")
+                        assert _is_of_one_writer(session)
+                    except SessionCorruptError:
+                        damaged.append(time.monotonic())
+                    loads += 1
+                wrote += writer.result()["wrote"]
         assert (await store.load("s")).agent_id == "phi"
-    assert loads > 5
     # A writer that was itself stopped for a while, by a busy machine, is not in motion.
     assert [at for at in damaged if any(at - _SETTLED < write < at for write in wrote)] == []
 

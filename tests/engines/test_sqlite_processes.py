@@ -82,20 +82,23 @@ async def test_what_killed_processes_acknowledged_is_there(path: Path) -> None:
         with running(*calls) as processes:
             for process in processes:
                 go(process)
-            await asyncio.sleep(chance.uniform(0.02, 0.25))
+            lines = []
+            for process in processes:
+                assert process.stdout is not None
+                lines.append(await asyncio.to_thread(process.stdout.readline))
+            await asyncio.sleep(chance.uniform(0, 0.2))
             for process in processes:
                 process.send_signal(signal.SIGKILL)
             for process in processes:
                 assert process.stdout is not None
-                lines = process.stdout.read().splitlines(keepends=True)
-                said |= {line.strip() for line in lines if line.endswith("\n")}
+                lines += process.stdout.read().splitlines(keepends=True)
+            said |= {line.strip() for line in lines if line.endswith("\n")}
         async with SQLiteSessionStore(path) as store:
             kept = (await store.load("s-1")).loops.ids()
             await store.append("s-1", record(f"between-{turn}"))
         assert len(kept) == len(set(kept))
         assert set(kept) >= said
         assert_sound(path)
-    assert len(said) > scaled(5)
 
 
 @pytest.mark.parametrize("there", ["no file", "an empty file"])
@@ -240,12 +243,11 @@ async def test_a_reader_sees_whole_states_while_others_write(path: Path) -> None
         writer = start("save_until_refused", path, "s-1")
         try:
             seen = [0]
-            while seen[-1] < scaled(150):
+            while seen[-1] < scaled(150) or len(set(seen)) <= 10:
                 seen.append(number(await store.load("s-1")))
                 assert seen[-1] >= seen[-2]
                 [info] = [info async for info in store.infos()]
                 assert info.metadata["n"] >= seen[-1]
-            assert len(set(seen)) > 10
         finally:
             end(writer)
     assert_sound(path)
