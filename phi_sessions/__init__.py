@@ -15,18 +15,20 @@ from .errors import (
     SessionNotFoundError,
     SessionTaskError,
 )
+from .formation import (
+    ExplicitFormation,
+    FirstLoopFormation,
+    InactivityTimeoutFormation,
+    SessionFormation,
+    SpawnRef,
+)
 from .info import SessionInfo
 from .lease import Lease, SupportsLease
 from .model import (
     ApiProtocol,
     ChildLoopRef,
-    CompactedSection,
-    CompactionBlock,
     ContinuationKind,
     ContinuationTag,
-    ExplicitFormation,
-    FirstLoopFormation,
-    InactivityTimeoutFormation,
     LoopConfigSnapshot,
     LoopEvent,
     LoopRecord,
@@ -34,16 +36,9 @@ from .model import (
     ParallelGroupRecord,
     Revision,
     Session,
-    SessionFormation,
     SessionScope,
-    SpawnRef,
     TaggedContinuation,
     ThinkingLevel,
-    Turn,
-    TurnId,
-    TurnRange,
-    TurnTrigger,
-    Usage,
 )
 from .opening import open_store
 from .promise import Promise
@@ -58,6 +53,7 @@ from .stores.filesystem.functions import (
 )
 from .stores.memory import MemorySessionStore
 from .timestamp import Timestamp
+from .turn import CompactedSection, CompactionBlock, Turn, TurnId, TurnRange, TurnTrigger, Usage
 
 __all__ = [
     "ApiProtocol",

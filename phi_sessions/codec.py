@@ -16,8 +16,9 @@ import msgspec
 
 from .depth import exceeds_depth
 from .errors import SessionCorruptError, SessionEncodeError
+from .formation import SessionFormation, SpawnRef
 from .loops import Entry, Loops
-from .model import LoopRecord, Revision, Session, SessionFormation, SessionScope, SpawnRef
+from .model import LoopRecord, Revision, Session, SessionScope
 from .record import EXTRA, JSONObject, Record, always, dec_hook, enc_hook
 from .shape import shape_of
 from .timestamp import Timestamp

@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict, TypeGuard, cast
 
-from .model import TurnId, Usage
 from .record import JSONObject
+from .turn import TurnId, Usage
 
 __all__ = [
     "AssistantMessage",

@@ -8,25 +8,21 @@ build and read them. Enumerations are open: a variant of a later phi-core loads 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
 from typing import Any, NewType
 
 from msgspec import field
 
+from .formation import SessionFormation, SpawnRef
 from .loops import Loops
 from .record import F32, U32, U64, JSONObject, OneOf, OpenEnum, Record, always, empty
 from .timestamp import Timestamp
+from .turn import CompactionBlock, Turn, Usage
 
 __all__ = [
     "ApiProtocol",
     "ChildLoopRef",
-    "CompactedSection",
-    "CompactionBlock",
     "ContinuationKind",
     "ContinuationTag",
-    "ExplicitFormation",
-    "FirstLoopFormation",
-    "InactivityTimeoutFormation",
     "LoopConfigSnapshot",
     "LoopEvent",
     "LoopRecord",
@@ -34,76 +30,13 @@ __all__ = [
     "ParallelGroupRecord",
     "Revision",
     "Session",
-    "SessionFormation",
     "SessionScope",
-    "SpawnRef",
     "TaggedContinuation",
     "ThinkingLevel",
-    "Turn",
-    "TurnId",
-    "TurnRange",
-    "TurnTrigger",
-    "Usage",
 ]
 
 Revision = NewType("Revision", str)
 """Names one stored state of one session. Compare for equality only."""
-
-
-def _now() -> Timestamp:
-    return Timestamp.utc_now()
-
-
-# How a session began -----------------------------------------------------------------------------
-
-
-class ExplicitFormation(Record):
-    """The session was built by hand."""
-
-    timestamp: Timestamp = field(default_factory=_now)
-
-
-class FirstLoopFormation(Record):
-    """The session was opened by its first loop."""
-
-    timestamp: Timestamp = field(default_factory=_now)
-
-
-class InactivityTimeoutFormation(Record):
-    """The session was opened because the one before had been idle too long.
-
-    Attributes:
-        threshold_secs: The idle time that opens a new session, in seconds.
-        previous_session_id: The session that went before, if known.
-    """
-
-    threshold_secs: U64
-    previous_session_id: str | None = always(None)
-    timestamp: Timestamp = field(default_factory=_now)
-
-
-class SessionFormation(OneOf):
-    """How a session began: exactly one of the three is set."""
-
-    explicit: ExplicitFormation | None = field(default=None, name="Explicit")
-    first_loop: FirstLoopFormation | None = field(default=None, name="FirstLoop")
-    inactivity_timeout: InactivityTimeoutFormation | None = field(
-        default=None, name="InactivityTimeout"
-    )
-
-    @classmethod
-    def by_hand(cls, timestamp: Timestamp | None = None) -> SessionFormation:
-        """Return the formation of a session that is built by hand, now by default."""
-        return cls(explicit=ExplicitFormation(timestamp=timestamp or _now()))
-
-    @property
-    def kind(self) -> str:
-        """`"Explicit"`, `"FirstLoop"`, `"InactivityTimeout"`, or a later version's name."""
-        if self.explicit is not None:
-            return "Explicit"
-        if self.first_loop is not None:
-            return "FirstLoop"
-        return "InactivityTimeout" if self.inactivity_timeout else next(iter(self.extra), "")
 
 
 class SessionScope(OpenEnum):
@@ -111,18 +44,6 @@ class SessionScope(OpenEnum):
 
     EPHEMERAL = "ephemeral"
     PERSISTENT = "persistent"
-
-
-class SpawnRef(Record, kw_only=False):
-    """Where a sub-agent's session was started from; all four are ids or names."""
-
-    parent_session_id: str
-    parent_loop_id: str
-    tool_call_id: str
-    tool_name: str
-
-
-# What a loop is made of --------------------------------------------------------------------------
 
 
 class LoopStatus(OpenEnum):
@@ -156,16 +77,6 @@ class TaggedContinuation(OneOf):
     branch: ContinuationTag | None = field(default=None, name="Branch")
 
 
-class TurnTrigger(OpenEnum):
-    """What made a turn begin."""
-
-    USER = "User"
-    SUB_AGENT = "SubAgent"
-    CONTINUATION = "Continuation"
-    FOLLOW_UP = "FollowUp"
-    BRANCH = "Branch"
-
-
 class ThinkingLevel(OpenEnum):
     """How much the model was told to think."""
 
@@ -186,27 +97,6 @@ class ApiProtocol(OpenEnum):
     GOOGLE_GENERATIVE_AI = "google_generative_ai"
     GOOGLE_VERTEX = "google_vertex"
     BEDROCK_CONVERSE_STREAM = "bedrock_converse_stream"
-
-
-class Usage(Record, kw_only=False):
-    """Tokens that were spent; two usages can be added."""
-
-    input: U64 = always(0)
-    output: U64 = always(0)
-    reasoning: U64 = always(0)
-    cache_read: U64 = always(0)
-    cache_write: U64 = always(0)
-    total_tokens: U64 = always(0)
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.input + other.input,
-            self.output + other.output,
-            self.reasoning + other.reasoning,
-            self.cache_read + other.cache_read,
-            self.cache_write + other.cache_write,
-            self.total_tokens + other.total_tokens,
-        )
 
 
 class LoopConfigSnapshot(Record, kw_only=False):
@@ -256,69 +146,6 @@ class LoopEvent(Record, kw_only=False):
     event: JSONObject
 
 
-class TurnId(Record, kw_only=False, rename="camel"):
-    """A turn's loop and its place in it, from 0."""
-
-    loop_id: str
-    turn_index: U32
-
-
-class Turn(Record, kw_only=False):
-    """One call of the model and the tools that it led to. Messages are plain JSON."""
-
-    turn_id: TurnId
-    output_message: JSONObject
-    input_messages: list[JSONObject] = field(default_factory=empty)
-    tool_results: list[JSONObject] = field(default_factory=empty)
-    triggered_by: TurnTrigger = always(TurnTrigger.USER)
-    usage: Usage = field(default_factory=Usage)
-    started_at: Timestamp = field(default_factory=_now)
-    ended_at: Timestamp = field(default_factory=_now)
-    request_payload: JSONObject | None = None
-
-    @property
-    def index(self) -> int:
-        """The turn's place in its loop, from 0."""
-        return self.turn_id.turn_index
-
-    @property
-    def duration(self) -> timedelta:
-        """From the turn's start to its end."""
-        return self.ended_at - self.started_at
-
-    @property
-    def has_tool_calls(self) -> bool:
-        """Whether a tool ran in this turn."""
-        return bool(self.tool_results)
-
-    def all_messages(self) -> list[JSONObject]:
-        """Return the messages in the order in which they came: input, output, tool results."""
-        return [*self.input_messages, self.output_message, *self.tool_results]
-
-
-class TurnRange(Record, kw_only=False, rename="camel"):
-    """Turns from `start_turn` to `end_turn`, both included."""
-
-    start_turn: U32
-    end_turn: U32
-
-
-class CompactedSection(Record, kw_only=False):
-    """What stands for a range of turns after compaction."""
-
-    range: TurnRange
-    messages: list[JSONObject] = field(default_factory=empty)
-
-
-class CompactionBlock(Record):
-    """A shorter reading of a loop's messages, laid over them; the messages stay."""
-
-    keep_first: TurnRange | None = None
-    keep_recent: CompactedSection | None = None
-    keep_compacted: CompactedSection | None = None
-    created_at: Timestamp = field(default_factory=_now, name="createdAt")
-
-
 class LoopRecord(Record, kw_only=False):
     """One run of an agent loop: made from its own, its session's and its agent's id.
 
@@ -336,7 +163,7 @@ class LoopRecord(Record, kw_only=False):
     continuation_kind: ContinuationKind | TaggedContinuation | None = always(
         ContinuationKind.INITIAL
     )
-    started_at: Timestamp = field(default_factory=_now)
+    started_at: Timestamp = field(default_factory=Timestamp.utc_now)
     ended_at: Timestamp | None = always(None)
     status: LoopStatus = always(LoopStatus.PENDING)
     rejection: str | None = always(None)
@@ -380,8 +207,8 @@ class Session(Record, kw_only=False):
 
     session_id: str
     agent_id: str
-    created_at: Timestamp = field(default_factory=_now)
-    last_active_at: Timestamp = field(default_factory=_now)
+    created_at: Timestamp = field(default_factory=Timestamp.utc_now)
+    last_active_at: Timestamp = field(default_factory=Timestamp.utc_now)
     formation: SessionFormation = field(default_factory=SessionFormation.by_hand)
     parent_spawn_ref: SpawnRef | None = always(None)
     scope: SessionScope = always(SessionScope.EPHEMERAL)

@@ -13,8 +13,8 @@ from ..messages import (
     tool_result_message,
     user_message,
 )
-from ..model import TurnId, Usage
 from ..record import JSONObject
+from ..turn import TurnId, Usage
 
 __all__ = ["contents", "messages"]
 

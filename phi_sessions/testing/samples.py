@@ -6,35 +6,26 @@ import json
 from typing import Any
 
 from .. import codec
+from ..formation import FirstLoopFormation, InactivityTimeoutFormation, SessionFormation, SpawnRef
 from ..loops import Loops
 from ..model import (
     ApiProtocol,
     ChildLoopRef,
-    CompactedSection,
-    CompactionBlock,
     ContinuationKind,
     ContinuationTag,
-    FirstLoopFormation,
-    InactivityTimeoutFormation,
     LoopConfigSnapshot,
     LoopEvent,
     LoopRecord,
     LoopStatus,
     ParallelGroupRecord,
     Session,
-    SessionFormation,
     SessionScope,
-    SpawnRef,
     TaggedContinuation,
     ThinkingLevel,
-    Turn,
-    TurnId,
-    TurnRange,
-    TurnTrigger,
-    Usage,
 )
 from ..record import JSONObject, OneOf, Record
 from ..timestamp import Timestamp
+from ..turn import CompactedSection, CompactionBlock, Turn, TurnId, TurnRange, TurnTrigger, Usage
 from .messages_of_all_kinds import contents, messages
 
 __all__ = [
