@@ -247,12 +247,7 @@ class SessionStore(ABC):
                 session = create()
             elif session.revision is not None:
                 expect = session.revision
-            changed = change(session)
-            if isawaitable(changed):
-                changed = await changed
-            stored = session if changed is None else changed
-            if stored.session_id != session_id:
-                raise ValueError(f"the change of {session_id!r} gave {stored.session_id!r}")
+            stored = await changed(change, session, session_id)
             try:
                 await self.save(stored, expect=expect)
             except (SessionConflictError, SessionExistsError):
@@ -373,6 +368,21 @@ class SessionStore(ABC):
             if on_error == "raise":
                 raise
             return None
+
+
+async def changed(change: Change, session: Session, session_id: str) -> Session:
+    """Return the session that `change` makes of `session`.
+
+    Raises:
+        ValueError: It is not `session_id`.
+    """
+    given = change(session)
+    if isawaitable(given):
+        given = await given
+    made = session if given is None else given
+    if made.session_id != session_id:
+        raise ValueError(f"the change of {session_id!r} gave {made.session_id!r}")
+    return made
 
 
 def put_loops(session: Session, loops: Iterable[LoopRecord]) -> None:

@@ -195,6 +195,8 @@ class S3Server:
         """Stop the server where it is: it takes calls, and is silent."""
         assert self._server is not None
         os.kill(self._server, signal.SIGSTOP)
+        while not _is_stopped(self._server):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let a paused server go on."""
@@ -231,6 +233,11 @@ class S3Server:
                 return b'"DataNodes":[' in answer.read()  # the volume server is known
         except OSError:
             return False
+
+
+def _is_stopped(process: int) -> bool:
+    threads = Path(f"/proc/{process}/task").glob("*/stat")
+    return all(stat.read_text().rpartition(") ")[2].startswith("T") for stat in threads)
 
 
 def _find_program() -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from .. import codec
@@ -28,6 +29,7 @@ __all__ = [
     "not_found",
     "pack",
     "require",
+    "settling",
     "unpack",
 ]
 
@@ -124,13 +126,8 @@ class BaseStore(SessionStore):
         self._check(session.session_id)
         if expect is Expect.UNCHANGED and session.revision is not None:
             expect = session.revision
-        outcome = Outcome()
-        try:
+        with settling(session) as outcome:
             await self._write(session, expect, outcome)
-        finally:
-            if outcome.revision is not None and outcome.parcel is not None:
-                parcel = outcome.parcel
-                _settle(session, Origin(outcome.revision, parcel.head, parcel.records))
         assert session.revision is not None
         return session.revision
 
@@ -172,6 +169,18 @@ class BaseStore(SessionStore):
     def _check(self, session_id: str) -> None:
         self._check_open()
         name_from_id(session_id)
+
+
+@contextmanager
+def settling(session: Session) -> Generator[Outcome]:
+    """Give an outcome for a save of `session`, and keep the object in step with it."""
+    outcome = Outcome()
+    try:
+        yield outcome
+    finally:
+        if outcome.revision is not None and outcome.parcel is not None:
+            parcel = outcome.parcel
+            _settle(session, Origin(outcome.revision, parcel.head, parcel.records))
 
 
 async def pack(session: Session) -> Parcel:

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from ..errors import SessionLockedError, SessionTaskError
+from ..errors import SessionLockedError
 from ..lease import Lease
-from .finishing import to_its_end
 from .flock import Contended
-from .grip import Grip
+from .grip import Grip, given_back
 from .patience import Patience
 from .workers import Workers
 
@@ -49,16 +48,9 @@ class FileLeases:
             SessionIOError: The lease cannot be taken.
             SessionTaskError: The store is closed.
         """
-        grip = Grip()
-        try:
+        async with given_back(self._workers) as grip:
             await self._take(grip, lease, patience)
             yield lease
-        except GeneratorExit:  # its event loop is gone: nobody is left to wait for a thread
-            grip.let_go()
-            raise
-        finally:
-            if grip.is_firm:
-                await to_its_end(self._let_go(grip))
 
     async def _take(self, grip: Grip, lease: Lease, patience: Patience) -> None:
         while True:
@@ -71,9 +63,3 @@ class FileLeases:
                     holder = await self._workers.run(self._holder_of, lease.session_id)
                     raise patience.locked(holder) from reason
             await asyncio.sleep(pause)
-
-    async def _let_go(self, grip: Grip) -> None:
-        try:
-            await self._workers.run(grip.let_go)
-        except SessionTaskError:
-            grip.let_go()  # the store was closed before its lease, and has no thread left

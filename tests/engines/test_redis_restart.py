@@ -208,7 +208,7 @@ def test_a_power_cut_is_the_servers_matter() -> None:
 
 async def test_durable_waits_for_the_disk_or_says_that_it_cannot(redis_program: str) -> None:
     with RedisServer(redis_program, settings={"appendfsync": "everysec"}) as server:
-        async with RedisSessionStore(server.url, durable=True, timeout=0.5) as store:
+        async with RedisSessionStore(server.url, durable=True, timeout=2.0) as store:
             if not _can_wait(server):
                 with pytest.raises(SessionIOError, match=r"durable=True.*7\.2") as caught:
                     await store.save(a_session())
@@ -229,7 +229,7 @@ async def test_durable_waits_for_the_disk_or_says_that_it_cannot(redis_program: 
             session = a_session(n=3)
             with pytest.raises(SaveOutcomeUnknownError, match="disk") as unknown:
                 await store.save(session)
-            assert time.monotonic() - begun > 0.4
+            assert time.monotonic() - begun > 1.5
             assert unknown.value.session_id == "s-1"
             assert session.revision == (await store.load("s-1")).revision  # it can be seen
 

@@ -15,8 +15,9 @@ from ...codec import Parcel, StoredRecord, changes, put_records
 from ...errors import SessionEncodeError, SessionError
 from ...model import Revision
 from ...store import Expect, Expectation
-from ..base import Outcome, new_revision, not_found, require
-from ..flock import acquire, held
+from ..base import Outcome, Stored, new_revision, not_found, require
+from ..flock import acquire, held, release
+from ..grip import Grip
 from . import disk, document, tailfile
 from .flush import Writing
 from .known import Known, KnownStates
@@ -58,8 +59,30 @@ class SessionDirectory(SessionReader):
         self._known = KnownStates()
         self._tails = indent is None and tails
 
-    def save(self, parcel: Parcel, expect: Expectation, outcome: Outcome) -> Writing[None]:
+    def load_alone(self, session_id: str, grip: Grip) -> Stored | None:
+        """Return what is stored, which nobody else can change while `grip` has the lock.
+
+        Raises:
+            Contended, Unsettled: Try again.
+            SessionError: As `SessionStore.load`.
+        """
+        paths = Paths(self.path, session_id)
+        with translating(session_id):
+            fd = self._acquire(paths)
+            try:
+                stored = self.read(paths, session_id)
+            except BaseException:
+                release(fd)
+                raise
+        grip.keep(fd)
+        return stored
+
+    def save(
+        self, parcel: Parcel, expect: Expectation, outcome: Outcome, grip: Grip | None = None
+    ) -> Writing[None]:
         """Store `parcel` whole, or leave what was there untouched.
+
+        The lock is that of `grip`, if it has it, and is given back in any case.
 
         Raises:
             Contended, Unsettled: Try again.
@@ -69,7 +92,8 @@ class SessionDirectory(SessionReader):
         paths = Paths(self.path, session_id)
         revision = new_revision()
         with translating(session_id):
-            with held(self._acquire(paths)):
+            fd = grip.hand_over() if grip else None
+            with held(self._acquire(paths) if fd is None else fd):
                 state = self._state(paths, session_id, expect)
                 require(expect, state and state.revision, session_id)
                 line = self._line(parcel, state, revision)

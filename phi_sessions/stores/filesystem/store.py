@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from functools import partial
+from inspect import isawaitable
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from ...codec import StoredRecord
-from ...errors import SessionCorruptError, SessionIOError
+from ...errors import (
+    SessionConflictError,
+    SessionCorruptError,
+    SessionExistsError,
+    SessionIOError,
+)
 from ...info import Selection, SessionInfo
 from ...lease import Lease, SupportsLease
 from ...model import Session
 from ...promise import Promise
-from ...store import Expectation, OnError
-from ..base import BaseStore, Outcome, Stored, pack, unpack
+from ...store import Change, Expect, Expectation, OnError, changed
+from ..base import BaseStore, Outcome, Stored, not_found, pack, settling, unpack
 from ..file_leases import FileLeases
+from ..grip import Grip, given_back
 from ..patience import Patience
 from ..turnstile import Passage, Turnstile
 from ..workers import Workers
@@ -48,6 +55,9 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
     see each other's flock(2) and a rename may not be atomic. On a file system that folds case,
     two ids that differ in case only get the same file; the second is refused (save by a save with
     `Expect.ANYTHING`, which replaces whatever is there).
+
+    An `update` that was overtaken once holds the session's lock while a plain function changes it,
+    so that it is not overtaken again; an async function may take its time, and holds up nobody.
 
     Args:
         dir: The directory; made, 0700, with the first save.
@@ -157,6 +167,44 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         async with self._leases.hold(lease, patience):
             yield lease
 
+    async def update(
+        self,
+        session_id: str,
+        change: Change,
+        *,
+        create: Callable[[], Session] | None = None,
+        attempts: int = 100,
+    ) -> Session:
+        is_async = False
+
+        def watched(session: Session) -> Session | Awaitable[Session | None] | None:
+            nonlocal is_async
+            given = change(session)
+            is_async = isawaitable(given)
+            return given
+
+        once = min(attempts, 1)
+        try:
+            return await super().update(session_id, watched, create=create, attempts=once)
+        except (SessionConflictError, SessionExistsError):
+            if attempts == once:
+                raise
+        if is_async:  # it may take its time: nobody else is to wait for it
+            return await super().update(session_id, change, create=create, attempts=attempts - 1)
+        async with self._turn(session_id) as retry, given_back(self._workers) as grip:
+            stored = await self._run(retry, self._directory.load_alone, session_id, grip)
+            if stored is not None:
+                session = unpack(stored)
+            elif create is not None:
+                session = create()
+            else:
+                raise not_found(session_id)
+            expect = Expect.ABSENT if stored is None else stored.origin.revision
+            session = await changed(change, session, session_id)
+            with settling(session) as outcome:
+                await self._put(retry, session, expect, outcome, grip)
+        return session
+
     async def compact(self, session_id: str) -> None:
         """Take what was appended into the session file, where phi-core sees it.
 
@@ -219,8 +267,18 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
 
     async def _write(self, session: Session, expect: Expectation, outcome: Outcome) -> None:
         async with self._turn(session.session_id) as retry:
-            outcome.parcel = parcel = await pack(session)
-            await self._change(retry, self._directory.save, parcel, expect, outcome)
+            await self._put(retry, session, expect, outcome)
+
+    async def _put(
+        self,
+        retry: Retry,
+        session: Session,
+        expect: Expectation,
+        outcome: Outcome,
+        grip: Grip | None = None,
+    ) -> None:
+        outcome.parcel = parcel = await pack(session)
+        await self._change(retry, self._directory.save, parcel, expect, outcome, grip)
 
     async def _append(
         self, session_id: str, records: list[StoredRecord], expect: Expectation, outcome: Outcome
