@@ -44,12 +44,12 @@ def tmpfs(path: Path, options: str) -> Iterator[Path]:
         yield place
 
 
-def make_image(path: Path) -> None:
+def make_image(path: Path, *arguments: str) -> None:
     """Make a file that holds an ext4 file system."""
     _require("mkfs.ext4")
     with open(path, "wb") as file:
         file.truncate(32 * 1024 * 1024)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(path)], timeout=60, check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-F", *arguments, str(path)], timeout=60, check=True)
 
 
 @contextmanager

@@ -15,6 +15,9 @@ __all__ = ["Known", "KnownStates"]
 
 _MOST: Final = 4096
 
+_FINE: Final = 1_000_000
+"""Nanoseconds; a time in whole ones may be rounded, and that of the next file, too."""
+
 
 class Known(NamedTuple):
     """A state, and the files that hold it."""
@@ -44,7 +47,12 @@ class KnownStates:
         self._known: OrderedDict[str, Known] = OrderedDict()
 
     def keep(self, session_id: str, known: Known) -> None:
-        """Remember what was written, in the place of what was written last the longest ago."""
+        """Remember what was written, in the place of what was written last the longest ago.
+
+        Unless the file system rounds times: a later file may get the same inode, size and time.
+        """
+        if not known.state.stamp.mtime_ns % _FINE:
+            return
         with self._mutex:
             self._known[session_id] = known
             if len(self._known) > _MOST:
