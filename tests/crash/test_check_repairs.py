@@ -212,6 +212,21 @@ async def test_what_a_living_writer_has_in_flight_is_left_alone(tmp_path: Path) 
         assert in_flight(tmp_path) == []
 
 
+async def test_what_a_session_with_such_a_name_has_in_flight_is_left_alone(tmp_path: Path) -> None:
+    named = "s.json.tmp.1.2"
+    async with FileSystemSessionStore(tmp_path, lock_timeout=0.2) as store:
+        for session_id in ("s", named):
+            await _session(store, session_id)
+        for name in ("s.json.tmp.3.4", f"{named}.json.tmp.5.6"):
+            (tmp_path / name).write_text("{")
+        with _held(tmp_path / f"{named}.json.lock"):
+            with pytest.raises(SessionLockedError):
+                await store.check(repair=True)
+            assert not (tmp_path / "s.json.tmp.3.4").exists()
+            assert (tmp_path / f"{named}.json.tmp.5.6").exists()
+        assert _told(await store.check()) == {("leftover", named, f"{named}.json.tmp.5.6", False)}
+
+
 async def test_files_of_others_are_no_business_of_check(file_store: FileSystemSessionStore) -> None:
     await _session(file_store, "a")
     names = ["notes.txt", "a.json.bak", "a.json.tmp.x", "a.log", "~.json.log", "a.json.aside.x"]

@@ -143,7 +143,7 @@ def look_closer(
     try:
         lock = acquire(paths.lock)
         try:
-            for path in _in_flight(paths):
+            for path in _in_flight(paths, session_id):
                 found(FindingKind.LEFTOVER, path, f"{os.lstat(path).st_size:,} bytes")
                 if repair:
                     os.unlink(path)
@@ -214,7 +214,11 @@ def unreadable(directory: SessionDirectory, session_id: str, error: SessionIOErr
     return Finding(kind=FindingKind.DAMAGED, path=path, session_id=session_id, detail=str(error))
 
 
-def _in_flight(paths: Paths) -> list[str]:
+def _in_flight(paths: Paths, session_id: str) -> list[str]:
+    # Not all that begin with the session's name and `.tmp.`: an id may hold that, too.
     start = os.path.basename(paths.session) + ".tmp."
-    names = [name for name in os.listdir(paths.directory) if name.startswith(start)]
-    return [os.path.join(paths.directory, name) for name in names if id_from_temporary(name)]
+    return [
+        os.path.join(paths.directory, name)
+        for name in os.listdir(paths.directory)
+        if name.startswith(start) and id_from_temporary(name) == session_id
+    ]
