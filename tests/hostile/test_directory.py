@@ -270,6 +270,19 @@ def test_a_directory_that_cannot_be_written_can_be_read(public: Path, locked: bo
 
 
 @needs_root
+def test_a_directory_above_may_be_closed_to_who_uses_the_sessions(public: Path) -> None:
+    closed = public / "closed"
+    directory = closed / "sessions"
+    save_session(Session("good", "agent"), directory)
+    closed.chmod(0o711)
+    for path in (directory, *directory.iterdir()):
+        os.chown(path, NOBODY, NOBODY)
+    seen = visit(directory, as_user=NOBODY)
+    changes = ("save", "save anything", "delete", "save_session", "delete_session", "save good")
+    assert kinds(seen, changes) == all_are("fine", changes)
+
+
+@needs_root
 def test_a_directory_that_is_closed_to_us_is_an_error_and_not_an_empty_one(public: Path) -> None:
     directory = public / "sessions"
     for name in ("good", "odd"):

@@ -195,12 +195,18 @@ def make_directories(path: str, *, durable: bool) -> None:
     unsure = [path]
     while not _is_directory(unsure[-1]):
         unsure.append(os.path.dirname(unsure[-1]))
-    for directory in reversed(unsure):
-        if directory != unsure[-1]:
-            with suppress(FileExistsError):
-                os.mkdir(directory, 0o700)
+    # In a directory that this process may not look into it has not made one.
+    if durable and _may_look_into(os.path.dirname(unsure[-1])):
+        _sync_parent(unsure[-1])
+    for directory in reversed(unsure[:-1]):
+        with suppress(FileExistsError):
+            os.mkdir(directory, 0o700)
         if durable:
             _sync_parent(directory)
+
+
+def _may_look_into(path: str) -> bool:
+    return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _sync_parent(path: str) -> None:
