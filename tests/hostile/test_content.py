@@ -19,6 +19,7 @@ from watched_tree import Entry, entry_of
 from phi_sessions import (
     Expect,
     FileSystemSessionStore,
+    LoopRecord,
     Revision,
     Session,
     SessionCorruptError,
@@ -317,6 +318,35 @@ def test_a_file_beyond_the_limit_is_called_damaged_without_being_read(
     assert seen["list_ids"] == ["huge", "other"]
     assert result["size"] == size
     assert seen["replaced by"] == "agent"
+
+
+@pytest.mark.parametrize("size", [200 * 1024**2, 2**40], ids=["200 MB", "1 TB"])
+async def test_a_tail_beyond_the_limit_is_called_damaged_without_being_read(
+    tmp_path: Path, size: int
+) -> None:
+    async with FileSystemSessionStore(tmp_path) as store:
+        await store.save(Session("huge", "the-agent"))
+        await store.append("huge", LoopRecord("l", "huge", "the-agent"))
+    tail = tmp_path / "huge.json.log"
+    os.truncate(tail, size)
+    done = subprocess.run(
+        [sys.executable, str(HUGE_FILE), str(tmp_path), "huge"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    for name in ("load", "save", "delete", "list_for_agent", "infos"):
+        kind, reason, damaged, read = result["seen"][name]
+        assert kind == "SessionCorruptError"
+        assert f"{size:,}" in reason
+        assert damaged == str(tail)
+        assert read < 1024**2, f"{name} read {read:,} bytes"
+    assert result["seen"]["replaced by"] == "agent"
+    [aside] = tmp_path.glob("*.aside.*")
+    assert aside.stat().st_size == size
 
 
 async def test_max_bytes_is_the_largest_file_that_is_read(tmp_path: Path, layout: str) -> None:

@@ -205,13 +205,13 @@ class SessionReader:
         self, paths: Paths, session_id: str, file: _File
     ) -> tuple[Ending | None, Unsettled | None]:
         try:
-            return tailfile.read_ending(paths), None
+            return tailfile.read_ending(paths, self.max_bytes), None
         except (SessionCorruptError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             return None, _unsettled(error, session_id, file, paths.tail)
 
     def _read_tail(self, paths: Paths, session_id: str, file: _File) -> Tail | None:
         try:
-            return tailfile.read_tail(paths)
+            return tailfile.read_tail(paths, self.max_bytes)
         except (SessionCorruptError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise _unsettled(error, session_id, file, paths.tail) from error
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ...errors import SessionCorruptError
 from ...model import Revision
 from . import disk
 from .flush import Writing, flush_data, flush_directory
@@ -46,30 +47,32 @@ class Ending(NamedTuple):
     is_torn: bool
 
 
-def read_tail(paths: Paths) -> Tail | None:
+def read_tail(paths: Paths, max_bytes: int) -> Tail | None:
     """Return the tail as far as it is whole, or None if there is none.
 
     Raises:
         OSError: It cannot be read.
-        SessionCorruptError, msgspec.MsgspecError, UnicodeDecodeError: It is damaged.
+        SessionCorruptError, msgspec.MsgspecError, UnicodeDecodeError: It is damaged, or too large.
     """
     try:
         fd, status = disk.open_regular(paths.tail, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
+        _require_size(status.st_size, max_bytes)
         tail = parse(disk.read_whole(fd, status.st_size))
     finally:
         disk.close_quietly(fd)
     return None if tail is None else tail._replace(mtime_ns=status.st_mtime_ns)
 
 
-def read_ending(paths: Paths) -> Ending | None:
+def read_ending(paths: Paths, max_bytes: int) -> Ending | None:
     """Return where the tail ends, or None if there is none. Without a first line it ends at 0.
 
     Raises:
         OSError: It cannot be read.
-        SessionCorruptError, msgspec.MsgspecError: A line before the last is damaged.
+        SessionCorruptError, msgspec.MsgspecError: A line before the last is damaged, or it is too
+            large.
     """
     try:
         fd, status = disk.open_regular(paths.tail, os.O_RDONLY)
@@ -77,6 +80,7 @@ def read_ending(paths: Paths) -> Ending | None:
         return None
     try:
         size = status.st_size
+        _require_size(size, max_bytes)
         first, found, _ = os.read(fd, _FIRST).partition(b"\n")
         if not size:
             return Ending(Revision(""), Revision(""), 0, has_steps=False, is_torn=False)
@@ -96,6 +100,12 @@ def read_ending(paths: Paths) -> Ending | None:
     if tail is None:
         return Ending(Revision(""), Revision(""), 0, has_steps=False, is_torn=True)
     return Ending(tail.extends, tail.revision, tail.size, bool(tail.steps), is_torn=True)
+
+
+def _require_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        reason = f"{size:,} bytes, max_bytes is {max_bytes:,}"
+        raise SessionCorruptError(reason, reason=reason)
 
 
 def start(
