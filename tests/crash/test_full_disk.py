@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import subprocess
@@ -12,10 +13,12 @@ from pathlib import Path
 import pytest
 from crash_mounts import tmpfs
 from crash_sessions import ID, contents, in_flight, lock_is_free, stored, version
+from crash_tails import loop
 
 from phi_sessions import (
     FileSystemSessionStore,
     SaveOutcomeUnknownError,
+    Session,
     SessionIOError,
     SessionStore,
 )
@@ -55,6 +58,23 @@ async def test_a_full_disk_leaves_the_old_state_and_works_again_with_space(
         (small_disk / "filler").unlink()
         await store.save(version(2, size=_LARGE))
         assert contents(await store.load(ID)) == contents(version(2, size=_LARGE))
+
+
+async def test_an_append_that_found_no_space_is_no_save(small_disk: Path) -> None:
+    directory = small_disk / "sessions"
+    async with FileSystemSessionStore(directory) as store:
+        for name in ("without-tail", "with-tail", "newest"):
+            await store.save(Session(name, "agent"))
+            if name == "with-tail":
+                await store.append(name, loop("first", session_id=name))
+            await asyncio.sleep(0.01)  # so long that a file's time of change is another
+        before = [info async for info in store.infos()]
+        assert [info.session_id for info in before] == ["newest", "with-tail", "without-tail"]
+        for name in ("without-tail", "with-tail"):
+            with pytest.raises(SessionIOError):
+                await store.append(name, loop("large", 2_000_000, name))
+        assert [info async for info in store.infos()] == before
+        assert await store.list_ids() == [info.session_id for info in before]
 
 
 async def test_a_delete_makes_space_on_a_full_disk(small_disk: Path) -> None:

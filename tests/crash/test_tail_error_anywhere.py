@@ -178,7 +178,7 @@ async def test_a_line_that_could_not_be_taken_back_is_found_torn_by_the_next_wri
             half.append(bytes(args[1])[: len(args[1]) // 2])
             real_write(args[0], half[0])
             raise OSError(errno.EIO, "no")
-        if name == "ftruncate":
+        if name in ("ftruncate", "unlink"):
             raise OSError(errno.EIO, "no")
         return real()
 

@@ -134,10 +134,11 @@ def start(
             if durable:
                 yield from flush_data(fd, 0)
                 yield from flush_directory(paths.directory)
+            disk.write_whole(fd, line)
         except BaseException:
             remove(paths)
             raise
-        return (yield from _add(fd, paths.tail, len(first), line, durable, on_visible))
+        return (yield from _bring(fd, paths.tail, len(first), durable, on_visible))
     finally:
         disk.close_quietly(fd)
 
@@ -162,7 +163,14 @@ def add_line(
     try:
         if status.st_size != ending.size:
             raise OSError(errno.EIO, "changed while it was locked", paths.tail)
-        return (yield from _add(fd, paths.tail, ending.size, line, durable, on_visible))
+        try:
+            disk.write_whole(fd, line)
+        except BaseException:
+            # Nobody was told of it: what was written of it goes, or is found torn.
+            os.ftruncate(fd, ending.size)
+            disk.stamp(fd, paths.tail, status.st_mtime_ns)  # nothing was saved by it
+            raise
+        return (yield from _bring(fd, paths.tail, ending.size, durable, on_visible))
     finally:
         disk.close_quietly(fd)
 
@@ -201,19 +209,14 @@ def remove(paths: Paths) -> None:
         _log.info("could not remove %s: %s", paths.tail, error)
 
 
-def _add(
-    fd: int, path: str, size: int, data: bytes, durable: bool, on_visible: Callable[[], None]
+def _bring(
+    fd: int, path: str, start: int, durable: bool, on_visible: Callable[[], None]
 ) -> Writing[os.stat_result | None]:
-    try:
-        disk.write_whole(fd, data)
-    except BaseException:
-        # Nobody was told of it: what was written of it goes, or is found torn.
-        os.ftruncate(fd, size)
-        raise
+    """Bring a line that was written from `start` on to the disk."""
     on_visible()
     if durable:
         try:
-            yield from flush_data(fd, size)
+            yield from flush_data(fd, start)
         except OSError as error:
             raise NotDurable(error.errno, error.strerror, path) from error
     return disk.status_of(fd)
