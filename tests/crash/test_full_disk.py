@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from crash_mounts import tmpfs
 from crash_sessions import ID, contents, in_flight, lock_is_free, stored, version
-from crash_tails import loop
+from crash_tails import TORN, loop
 
 from phi_sessions import (
     FileSystemSessionStore,
@@ -111,6 +111,31 @@ def _fill_with_files(place: Path) -> Iterator[Path]:
         path = place / f"filler-{os.statvfs(place).f_ffree}"
         path.touch()
         yield path
+
+
+async def test_a_torn_line_that_finds_no_space_of_its_own_leaves_no_files_behind(
+    small_disk: Path,
+) -> None:
+    directory = small_disk / "sessions"
+    async with FileSystemSessionStore(directory) as store:
+        await store.save(Session(ID, "agent"))
+        await store.append(ID, loop("first"))
+        with (directory / f"{ID}.json.log").open("ab") as tail:
+            tail.write(TORN)
+        with pytest.raises(OSError, match="No space"):
+            (small_disk / "filler").write_bytes(b"x" * 2_000_000)
+        files = sorted(os.listdir(directory))
+        for _ in range(2):
+            with pytest.raises(SessionIOError) as raised:
+                await store.append(ID, loop("second"))
+            assert raised.value.errno == errno.ENOSPC
+            assert sorted(os.listdir(directory)) == files
+
+        (small_disk / "filler").unlink()
+        await store.append(ID, loop("second"))
+        assert (await store.load(ID)).loops.ids() == ["first", "second"]
+        [aside] = directory.glob("*.aside.*")
+        assert aside.read_bytes() == TORN
 
 
 async def test_a_first_save_on_a_full_disk_is_refused_and_works_again(small_disk: Path) -> None:

@@ -201,12 +201,16 @@ def clear(paths: Paths, ending: Ending, *, durable: bool) -> Writing[None]:
 
 def remove(paths: Paths) -> None:
     """Remove a tail that the session file took in; left behind it would do no harm."""
+    _unlink(paths.tail)
+
+
+def _unlink(path: str) -> None:
     try:
-        os.unlink(paths.tail)
+        os.unlink(path)
     except FileNotFoundError:
         return
     except OSError as error:
-        _log.info("could not remove %s: %s", paths.tail, error)
+        _log.info("could not remove %s: %s", path, error)
 
 
 def _bring(
@@ -232,6 +236,9 @@ def cut(paths: Paths, size: int) -> None:
         copy = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.SAFE, 0o600)
         try:
             disk.write_whole(copy, torn)
+        except BaseException:
+            _unlink(aside)  # the torn line is where it was
+            raise
         finally:
             os.close(copy)
         os.ftruncate(fd, size)
