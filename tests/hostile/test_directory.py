@@ -24,7 +24,10 @@ from phi_sessions import (
     FileSystemSessionStore,
     Session,
     SessionIOError,
+    delete_session,
     list_session_ids,
+    load_session,
+    load_sessions_for_agent,
     save_session,
 )
 
@@ -217,6 +220,21 @@ def public() -> Iterator[Path]:
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
+
+
+@pytest.mark.parametrize("directory", ["", ".", "sub/", Path("sub")], ids=repr)
+async def test_a_directory_is_the_same_to_the_functions_and_to_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str | Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = save_session(Session("good", "agent"), directory)
+    assert path.exists()
+    assert list_session_ids(directory) == ["good"]
+    assert [found.session_id for found in load_sessions_for_agent("agent", directory)] == ["good"]
+    async with FileSystemSessionStore(directory) as store:
+        assert await store.load("good") == load_session("good", directory)
+        delete_session("good", directory)
+        assert await store.list_ids() == []
 
 
 @needs_root

@@ -48,7 +48,7 @@ def save_session(session: Session, dir: _Dir) -> Path:
     Raises:
         SessionError: As `SessionStore.save`.
     """
-    paths = Paths(os.fspath(dir), session.session_id)
+    paths = Paths(_path(dir), session.session_id)
     head, records = codec.encode_head(session), list(codec.encode_records(session))
     parcel = Parcel(session.session_id, session.agent_id, head, records)
     outcome = Outcome()
@@ -108,8 +108,12 @@ def delete_session(session_id: str, dir: _Dir) -> None:
 
 def _directory(dir: _Dir) -> SessionDirectory:
     return SessionDirectory(
-        os.fspath(dir), fsync=True, mode=0o600, indent=2, max_bytes=DEFAULT_MAX_BYTES
+        _path(dir), fsync=True, mode=0o600, indent=2, max_bytes=DEFAULT_MAX_BYTES
     )
+
+
+def _path(dir: _Dir) -> str:
+    return os.fspath(Path(dir))  # as for the store: an empty one is the current directory
 
 
 def _patiently(session_id: str, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
