@@ -288,6 +288,34 @@ def test_a_directory_that_cannot_be_written_can_be_read(public: Path, locked: bo
 
 
 @needs_root
+def test_session_files_that_nobody_may_write_to_can_be_appended_to(public: Path) -> None:
+    directory = public / "sessions"
+    directory.mkdir()
+    os.chown(directory, NOBODY, NOBODY)
+    program = f"""
+import asyncio, os, portalocker
+from phi_sessions import FileSystemSessionStore, LoopRecord, Session
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+
+async def main():
+    async with FileSystemSessionStore({str(directory)!r}, mode=0o440) as store:
+        await store.save(Session("s", "agent"))
+        for name in ("a", "b", "c"):
+            await store.append("s", LoopRecord(name, "s", "agent"))
+        print((await store.load("s")).loops.ids())
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=40, check=False
+    )
+    assert done.stdout == "['a', 'b', 'c']\n", done.stderr
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in directory.iterdir()}
+    assert modes == {"s.json": "0o440", "s.json.lock": "0o600", "s.json.log": "0o640"}
+
+
+@needs_root
 def test_a_directory_above_may_be_closed_to_who_uses_the_sessions(public: Path) -> None:
     closed = public / "closed"
     directory = closed / "sessions"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from typing import Final
 
 from ...codec import Parcel, StoredRecord, changes, put_records
@@ -240,7 +241,7 @@ class SessionDirectory(SessionReader):
                     paths,
                     state.snapshot,
                     line,
-                    mode=self._mode,
+                    mode=self._mode | stat.S_IRUSR | stat.S_IWUSR,  # it is opened again
                     durable=self._fsync,
                     on_visible=visible,
                 )

@@ -66,7 +66,8 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
             makes no difference, as waiters ask each 2 to 10 ms.
         fsync: False lowers the promise: a change survives a crash of the process, but a power cut
             may undo it, or leave the file empty or damaged.
-        mode: Permissions of new session files, less the umask.
+        mode: Permissions of new session files, less the umask; to a tail, see below, its owner may
+            write besides.
         indent: Spaces for each level, as phi-core lays files out with 2; None writes compact
             files, whose heads are read without reading the file.
         max_bytes: The largest file that is written or read, in bytes.
