@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Final, Self
 
 from ..errors import SessionLockedError
@@ -47,9 +49,18 @@ class Patience:
         reason = f"session {session_id!r} is leased by another"
         return cls(seconds, session_id, reason, longest=longest)
 
+    @contextmanager
+    def at_rest(self) -> Generator[None]:
+        """Take what is done meanwhile for no wait: encoding may take long on a busy loop."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._begun += time.monotonic() - begun
+
     @property
     def waited(self) -> float:
-        """Seconds since the call began."""
+        """Seconds since the call began, save for those at rest."""
         return time.monotonic() - self._begun
 
     @property

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from lock_holders import flock_program, holding, needs_flock_program, python_flo
 from phi_sessions import (
     Expect,
     FileSystemSessionStore,
+    LoopRecord,
     Session,
     SessionError,
     SessionLockedError,
     delete_session,
+    open_store,
     save_session,
 )
 
@@ -248,3 +251,36 @@ async def test_a_lock_timeout_without_end_lasts_until_the_lock_is_free(tmp_path:
             async with asyncio.timeout(20):
                 await saving
         assert (await store.load("s")).metadata == {"n": 1}
+
+
+class _SlowlyEncoded(int):
+    """A number that takes its time."""
+
+    over = 0.0
+
+    def __int__(self) -> int:
+        time.sleep(0.1)
+        type(self).over = time.monotonic()
+        return 1
+
+
+@pytest.mark.parametrize("kind", ["file", "sqlite"])
+async def test_the_time_that_encoding_takes_is_no_wait_for_a_lock(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "sessions.db"
+    url = f"sqlite:///{path}" if kind == "sqlite" else f"file:{tmp_path}"
+    async with open_store(url, lock_timeout=0.3) as store:
+        await store.save(Session("s", "agent"))
+        slow = [
+            LoopRecord(str(n), "s", "agent", metadata={"n": _SlowlyEncoded()}) for n in range(4)
+        ]
+        with ExitStack() as stack:
+            if kind == "file":
+                stack.enter_context(holding(python_flock(tmp_path / "s.json.lock", 60)))
+            else:
+                other = stack.enter_context(closing(sqlite3.connect(path, isolation_level=None)))
+                other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(SessionLockedError):
+                await store.save(Session("s", "agent", loops=slow))
+            assert time.monotonic() - _SlowlyEncoded.over >= 0.3

@@ -278,7 +278,8 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         outcome: Outcome,
         grip: Grip | None = None,
     ) -> None:
-        outcome.parcel = parcel = await pack(session)
+        with retry.at_rest():
+            outcome.parcel = parcel = await pack(session)
         await self._change(retry, self._directory.save, parcel, expect, outcome, grip)
 
     async def _append(

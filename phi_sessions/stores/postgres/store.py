@@ -193,7 +193,8 @@ class PostgresSessionStore(BaseStore, SupportsLease):
 
     async def _write(self, session: Session, expect: Expectation, outcome: Outcome) -> None:
         async with self._turn(session.session_id) as patience:
-            outcome.parcel = parcel = await pack(session)
+            with patience.at_rest():
+                outcome.parcel = parcel = await pack(session)
             await to_its_end(self._changes.save(parcel, expect, outcome, patience))
 
     async def _append(

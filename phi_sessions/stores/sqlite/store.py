@@ -195,7 +195,8 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
     async def _write(self, session: Session, expect: Expectation, outcome: Outcome) -> None:
         session_id = session.session_id
         async with self._turn(session_id) as patience:
-            outcome.parcel = parcel = await pack(session)
+            with patience.at_rest():
+                outcome.parcel = parcel = await pack(session)
             size = sum(len(record.text) for record in parcel.records)
             save = partial(self._writer.save, parcel=parcel, expect=expect)
             job = self._committer.put(Job(session_id, size, save, partial(_see, outcome)))
