@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -15,7 +16,7 @@ from crash_tails import NEW, TailChildren, copied, loop, prepare_scene, stored_l
 from crash_trace import Call, about, needs_strace, record
 from power_cut_model import ABSENT, Disk
 
-from phi_sessions import FileSystemSessionStore, Session, save_session
+from phi_sessions import FileSystemSessionStore, LoopRecord, Session, save_session
 
 OLD = "the old session"
 TAIL = "the old tail"
@@ -171,6 +172,60 @@ async def test_acknowledged_appends_survive_a_power_cut(tmp_path: Path) -> None:
             cut_the_power(place)
     with disk(image, tmp_path / "disk") as place:
         assert stored_loops(place / "sessions") == [f"loop-{n}" for n in range(scaled(20))]
+
+
+LARGE = "x" * 20_000
+
+
+@pytest.mark.parametrize("change", ["append", "save", "compacted"])
+@pytest.mark.parametrize("tail", [False, True], ids=["without a tail", "with a tail"])
+async def test_what_is_added_to_a_session_of_a_store_without_fsync_survives_a_power_cut(
+    tmp_path: Path, change: str, tail: bool
+) -> None:
+    image = tmp_path / "disk.img"
+    make_image(image)
+    loops = [LoopRecord(f"{n}", ID, "agent", metadata={"x": LARGE}) for n in range(5)]
+    with disk(image, tmp_path / "disk") as place:
+        async with (
+            FileSystemSessionStore(place, fsync=False) as hasty,
+            FileSystemSessionStore(place) as store,
+        ):
+            await store.save(Session("other", "agent"))
+            await hasty.save(Session(ID, "agent", loops=loops))
+            if tail:
+                await hasty.append(ID, loop("hasty"))
+            if change == "save":
+                session = await store.load(ID)
+                session.loops.append(loop(NEW))
+                await store.save(session)
+            else:
+                await store.append(ID, loop(NEW))
+                await store.append(ID, loop("newer"))
+            if change == "compacted":
+                await hasty.compact(ID)
+            expected = (await store.load(ID)).loops.ids()
+            cut_the_power(place)
+    with disk(image, tmp_path / "disk") as place:
+        assert stored_loops(place) == expected
+
+
+async def test_a_store_without_fsync_waits_for_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int) -> None:
+        pytest.fail("it waits")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    for indent in (None, 2):
+        async with FileSystemSessionStore(tmp_path, fsync=False, indent=indent) as store:
+            session = Session(ID, "agent")
+            for number in range(5):
+                session.loops.append(LoopRecord(f"{number}", ID, "agent", metadata={"x": LARGE}))
+                await store.save(session)
+                await store.append(session, loop(f"{number} appended"))
+            await store.compact(ID)
+            await store.delete(ID)
 
 
 def _writes(call: Call) -> bool:

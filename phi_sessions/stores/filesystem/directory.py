@@ -36,6 +36,9 @@ _SMALL: Final = 65536
 _PART: Final = 8
 """A save goes to the tail if it changes less than this part of the session file."""
 
+_UNSAFE: Final = "u"
+"""Revisions of a store without fsync begin so: a power cut may undo what they stand for."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -91,7 +94,7 @@ class SessionDirectory(SessionReader):
         """
         session_id = parcel.session_id
         paths = Paths(self.path, session_id)
-        revision = new_revision()
+        revision = self._new_revision()
         with translating(session_id):
             fd = grip.hand_over() if grip else None
             with held(self._acquire(paths) if fd is None else fd):
@@ -116,7 +119,7 @@ class SessionDirectory(SessionReader):
             SessionError: As `SessionStore.append`.
         """
         paths = Paths(self.path, session_id)
-        revision = new_revision()
+        revision = self._new_revision()
         with translating(session_id):
             if not disk.exists(paths.session):  # and no lock file is made for it
                 require(expect, None, session_id)
@@ -127,7 +130,7 @@ class SessionDirectory(SessionReader):
                 if state is None:
                     raise not_found(session_id)
                 line = step_line(revision, None, [record.text for record in records])
-                if self._tails and state.is_own and self._fits(state, line):
+                if self._may_extend(state) and self._fits(state, line):
                     yield from self._extend(paths, session_id, state, line, revision, outcome)
                 else:
                     yield from self._rewrite_with(
@@ -196,7 +199,7 @@ class SessionDirectory(SessionReader):
 
     def _line(self, parcel: Parcel, state: State | None, revision: Revision) -> bytes | None:
         """Return a tail's line that says what a save changes, if that is a small part of it."""
-        if not self._tails or state is None or not state.is_own or parcel.origin is None:
+        if state is None or not self._may_extend(state) or parcel.origin is None:
             return None
         if parcel.origin.revision != state.revision or state.stamp.size < _SMALL:
             return None
@@ -210,6 +213,10 @@ class SessionDirectory(SessionReader):
             return None
         line = step_line(revision, head, [record.text for record in records])
         return line if self._fits(state, line) else None
+
+    def _may_extend(self, state: State) -> bool:
+        # What is to survive a power cut has nothing before it that may not: all is written anew.
+        return self._tails and state.is_own and (_is_safe(state.revision) or not self._fsync)
 
     def _fits(self, state: State, line: bytes) -> bool:
         """Whether files with `line` are not too large, even if it replaces nothing."""
@@ -271,6 +278,7 @@ class SessionDirectory(SessionReader):
         saved: int | None = None,
     ) -> Writing[None]:
         self._set_aside(paths, state)
+        durable = self._fsync or _is_safe(revision)  # a state that another store promised to keep
         # What the tail led to, so that it is known for taken in should it be left behind.
         ending = state.ending if state and state.bond in (Bond.LIVE, Bond.TAKEN_IN) else None
         supersedes = ending.revision if ending and ending.has_steps else None
@@ -289,7 +297,7 @@ class SessionDirectory(SessionReader):
             paths.temporary(),
             chunks,
             mode=self._mode,
-            durable=self._fsync,
+            durable=durable,
             saved=saved,
             on_visible=visible,
         )
@@ -351,6 +359,10 @@ class SessionDirectory(SessionReader):
         elif state.bond is Bond.ORPHAN:
             tailfile.set_aside(paths)
 
+    def _new_revision(self) -> Revision:
+        revision = new_revision()
+        return revision if self._fsync else Revision(_UNSAFE + revision[1:])
+
     def _require_size(self, session_id: str, size: int) -> None:
         if size > self.max_bytes:
             raise SessionEncodeError(
@@ -368,3 +380,7 @@ class SessionDirectory(SessionReader):
         except FileNotFoundError:
             disk.make_directories(self.path, durable=self._fsync)
             return acquire(paths.lock)
+
+
+def _is_safe(revision: Revision) -> bool:
+    return not revision.startswith(_UNSAFE)

@@ -53,9 +53,9 @@ _LOOPS: Final = b'"loops":[\n'
 _BETWEEN: Final = b",\n"
 _CLOSE: Final = b"\n]}"
 _CHUNK: Final = 1024 * 1024
-_REVISION: Final = re.compile(rb',"revision":"([0-9a-f]{16})",')
+_REVISION: Final = re.compile(rb',"revision":"([0-9a-fu][0-9a-f]{15})",')
 _REVISION_BYTES: Final = len(b',"revision":"0123456789abcdef",')
-_SUPERSEDES: Final = re.compile(rb',"supersedes":"([0-9a-f]{16})"')
+_SUPERSEDES: Final = re.compile(rb',"supersedes":"([0-9a-fu][0-9a-f]{15})"')
 _SUPERSEDES_BYTES: Final = len(b',"supersedes":"0123456789abcdef"')
 
 
