@@ -228,6 +228,25 @@ async def test_a_store_without_fsync_waits_for_no_disk(
             await store.delete(ID)
 
 
+async def test_an_append_in_a_directory_that_another_made_makes_sure_of_that_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    async with FileSystemSessionStore(tmp_path / "new", fsync=False) as hasty:
+        await hasty.save(Session(ID, "agent"))
+    monkeypatch.setattr(os, "fsync", fsync)
+    async with FileSystemSessionStore(tmp_path / "new") as store:
+        for number in range(3):
+            await store.append(ID, loop(f"{number}"))
+    assert synced.count(str(tmp_path)) == 1
+
+
 def _writes(call: Call) -> bool:
     is_write: Callable[[str], bool] = {"write", "writev", "pwrite64"}.__contains__
     return is_write(call.name) and not call.failed

@@ -124,7 +124,7 @@ class SessionDirectory(SessionReader):
             if not disk.exists(paths.session):  # and no lock file is made for it
                 require(expect, None, session_id)
                 raise not_found(session_id)
-            with held(acquire(paths.lock)):
+            with held(self._acquire(paths)):
                 state = self._state(paths, session_id, expect, at_its_ends=True)
                 require(expect, state and state.revision, session_id)
                 if state is None:
