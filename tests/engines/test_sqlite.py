@@ -7,7 +7,10 @@ import gc
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,7 @@ from phi_sessions import (
     SessionLockedError,
     SessionTaskError,
 )
-from phi_sessions.stores.sqlite import SQLiteSessionStore, open_url, place, schema
+from phi_sessions.stores.sqlite import SQLiteSessionStore, failures, open_url, place, schema
 
 
 @pytest.fixture
@@ -171,6 +174,39 @@ async def test_a_file_that_is_replaced_is_opened_anew(tmp_path: Path, path: Path
         os.replace(backup, path)
         assert await store.list_ids() == ["restored"]
         await store.save(version(8, "restored"))
+    assert_sound(path)
+
+
+@pytest.mark.parametrize("idle", [True, False], ids=["idle", "in use"])
+async def test_connections_to_a_file_that_was_removed_take_no_lock_of_the_new_one_along(
+    store: SQLiteSessionStore, path: Path, idle: bool
+) -> None:
+    await store.save(version(1))
+    database = store._database
+    with ExitStack() as stack:
+        readers = [stack.enter_context(database.lend()) for _ in range(3)]
+        readers[0].execute("BEGIN")
+        readers[0].execute("SELECT * FROM sessions").fetchall()
+        if idle:
+            stack.close()
+        path.unlink()  # and not its index, which the new file then gets
+        if not idle:
+            with pytest.raises(failures.Contended), database.lend(to_write=True):
+                pass
+    with database.lend(to_write=True) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with database.lend() as reader:
+            assert reader.execute("SELECT * FROM sessions").fetchall() == []
+        program = "import sqlite3, sys; sqlite3.connect(sys.argv[1], 0).execute('BEGIN IMMEDIATE')"
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(path)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert "database is locked" in done.stderr
+    await store.save(version(2))
     assert_sound(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -40,6 +41,8 @@ class Database:
         self._age = 0  # connections of another age are not used again
         self._to_write: list[_Link] = []
         self._to_read: list[_Link] = []
+        self._mutex = threading.Lock()
+        self._lent: list[_Link] = []
         close_before_forks(self)
 
     @contextmanager
@@ -51,7 +54,7 @@ class Database:
 
         Raises:
             Absent: There is no database, and none is made for readers.
-            Contended: Another holds the database.
+            Contended: Another holds the database, or one that was in its place is in use still.
             SessionIOError: It cannot be opened, or what is done with the connection fails.
             SessionTaskError: The database is closed.
         """
@@ -60,7 +63,7 @@ class Database:
         link: _Link | None = None
         begin_use()
         try:
-            link = self._take(idle, file) or self._open(to_write=to_write)
+            link = self._lend(idle, file, to_write=to_write)
             yield link.connection
         except DRIVER_ERRORS as error:
             if is_contention(error):
@@ -87,7 +90,7 @@ class Database:
         idle = self._to_read
         link: _Link | None = None
         try:
-            link = self._take(idle) or self._open(to_write=False)
+            link = self._lend(idle, self._file, to_write=False)
             link.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except (*DRIVER_ERRORS, SessionError) as error:
             _log.warning("%s: the log could not be taken in: %s", self.path, error)
@@ -139,13 +142,24 @@ class Database:
         except OSError as error:
             raise place.io_error(error) from error
 
-    def _take(self, idle: list[_Link], file: place.FileId | None = None) -> _Link | None:
+    def _lend(self, idle: list[_Link], file: place.FileId | None, *, to_write: bool) -> _Link:
+        with self._mutex:
+            if file != self._file:
+                # Closed later, they would take the locks on the new file's index with them, which
+                # may well be the old one's.
+                self.distrust()
+                self.close_idle()
+                if self._lent:
+                    raise Contended
+                self._file = file
+            link = self._take(idle) or self._open(to_write=to_write)
+            self._lent.append(link)
+            return link
+
+    def _take(self, idle: list[_Link]) -> _Link | None:
         """Return a connection that is open and of use, if there is one."""
         if self._closed:
             raise SessionTaskError("the store is closed")
-        if file is not None and file != self._file:
-            self.distrust()
-            self._file = file  # only now: other threads look, too
         while (link := _pop(idle)) is not None and link.age != self._age:
             _close(link)
         return link
@@ -167,6 +181,13 @@ class Database:
     def _give_back(self, link: _Link | None, idle: list[_Link]) -> None:
         if link is None:
             return
+        try:
+            self._take_back(link, idle)
+        finally:
+            with self._mutex:
+                self._lent.remove(link)
+
+    def _take_back(self, link: _Link, idle: list[_Link]) -> None:
         if not _roll_back(link.connection) or link.age != self._age:
             _close(link)
             return
