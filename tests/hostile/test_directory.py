@@ -24,6 +24,7 @@ from phi_sessions import (
     FileSystemSessionStore,
     Session,
     SessionIOError,
+    SessionLockedError,
     delete_session,
     list_session_ids,
     load_session,
@@ -235,6 +236,26 @@ async def test_a_directory_is_the_same_to_the_functions_and_to_the_store(
         assert await store.load("good") == load_session("good", directory)
         delete_session("good", directory)
         assert await store.list_ids() == []
+
+
+@pytest.mark.parametrize("directory", ["", "sub", Path("sub", "below")], ids=repr)
+async def test_a_relative_directory_stays_the_same_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str | Path
+) -> None:
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    async with FileSystemSessionStore(directory) as store:
+        await store.save(Session("s", "agent"))
+        async with store.lease("s"):
+            monkeypatch.chdir(tmp_path / "elsewhere")
+            with pytest.raises(SessionLockedError):
+                async with store.lease("s"):
+                    pass
+        await store.save(await store.load("s"))
+        assert await store.list_ids() == ["s"]
+    assert os.listdir(tmp_path / "elsewhere") == []
+    assert list_session_ids(tmp_path / "here" / directory) == ["s"]
 
 
 @needs_root

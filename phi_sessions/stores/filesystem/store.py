@@ -98,7 +98,7 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         self._lock_interval = lock_interval
         self._retry = partial(Retry, timeout=lock_timeout, interval=lock_interval)
         self._directory = SessionDirectory(
-            os.fspath(self.dir),
+            os.fspath(self.dir.absolute()),  # it stays the same wherever the process goes
             fsync=fsync,
             mode=mode,
             indent=indent,
