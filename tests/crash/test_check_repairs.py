@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -9,10 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from crash_mounts import tmpfs
 from crash_sessions import in_flight
 from crash_tails import TORN, loop
 
-from phi_sessions import Expect, FileSystemSessionStore, Session, SessionLockedError, load_session
+from phi_sessions import (
+    Expect,
+    FileSystemSessionStore,
+    Session,
+    SessionIOError,
+    SessionLockedError,
+    load_session,
+)
 from phi_sessions.stores.filesystem import Finding
 
 Told = set[tuple[str, str | None, str, bool]]
@@ -225,6 +234,28 @@ async def test_what_a_session_with_such_a_name_has_in_flight_is_left_alone(tmp_p
             assert not (tmp_path / "s.json.tmp.3.4").exists()
             assert (tmp_path / f"{named}.json.tmp.5.6").exists()
         assert _told(await store.check()) == {("leftover", named, f"{named}.json.tmp.5.6", False)}
+
+
+async def test_a_read_only_disk_is_looked_over_and_not_repaired(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "small", "size=1m") as place:
+        async with FileSystemSessionStore(place) as store:
+            for session_id in ("sound", "torn", "damaged", "orphan"):
+                await _session(store, session_id, 2)
+            with (place / "torn.json.log").open("ab") as tail:
+                tail.write(TORN)
+            (place / "damaged.json").write_text("{")
+            (place / "orphan.json").unlink()
+            (place / "sound.json.tmp.1.2").write_text("{")
+            subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True, timeout=30)
+            assert _told(await store.check()) == {
+                ("leftover", "sound", "sound.json.tmp.1.2", False),
+                ("torn tail", "torn", "torn.json.log", False),
+                ("damaged", "damaged", "damaged.json", False),
+                ("orphan tail", "orphan", "orphan.json.log", False),
+            }
+            with pytest.raises(SessionIOError) as caught:
+                await store.check(repair=True)
+            assert caught.value.errno == errno.EROFS
 
 
 async def test_files_of_others_are_no_business_of_check(file_store: FileSystemSessionStore) -> None:

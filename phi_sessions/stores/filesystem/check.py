@@ -5,8 +5,10 @@ Nothing that holds a session's data is deleted: it is given a name of its own.
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ import msgspec
 from ...errors import SessionCorruptError, SessionIOError
 from ...ids import id_from_name
 from ...store import Expect
-from ..flock import acquire, release
+from ..flock import acquire, held
 from . import disk, tailfile
 from .directory import SessionDirectory
 from .flush import alone
@@ -141,8 +143,7 @@ def look_closer(
         )
 
     try:
-        lock = acquire(paths.lock)
-        try:
+        with _undisturbed(paths, repair):
             for path in _in_flight(paths, session_id):
                 found(FindingKind.LEFTOVER, path, f"{os.lstat(path).st_size:,} bytes")
                 if repair:
@@ -166,8 +167,6 @@ def look_closer(
                     alone(tailfile.clear(paths, state.ending, durable=True))
                 elif repair and state.ending.is_torn:
                     tailfile.cut(paths, state.ending.size)
-        finally:
-            release(lock)
     except OSError as error:
         raise translate(error, session_id) from error
 
@@ -185,8 +184,7 @@ def set_damaged_aside(
     paths = Paths(directory.path, session_id)
     mended = False
     try:
-        lock = acquire(paths.lock)
-        try:
+        with _undisturbed(paths, repair):
             try:
                 directory.read(paths, session_id)
             except Unsettled:
@@ -195,8 +193,6 @@ def set_damaged_aside(
                     mended = True
                     if path == paths.session and disk.exists(paths.tail):
                         tailfile.set_aside(paths)
-        finally:
-            release(lock)
     except OSError as failure:
         raise translate(failure, session_id) from failure
     return Finding(
@@ -212,6 +208,25 @@ def unreadable(directory: SessionDirectory, session_id: str, error: SessionIOErr
     """Return that a session's file cannot be read at all."""
     path = error.filename or Paths(directory.path, session_id).session
     return Finding(kind=FindingKind.DAMAGED, path=path, session_id=session_id, detail=str(error))
+
+
+@contextmanager
+def _undisturbed(paths: Paths, repair: bool) -> Generator[None]:
+    """Hold the session's lock, unless nobody can: nobody writes to a file system that is read-only.
+
+    Raises:
+        Contended: Another holds it.
+        OSError: It cannot be locked.
+    """
+    try:
+        lock = acquire(paths.lock)
+    except OSError as error:
+        if repair or error.errno != errno.EROFS:
+            raise
+        yield
+    else:
+        with held(lock):
+            yield
 
 
 def _in_flight(paths: Paths, session_id: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -259,6 +260,8 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
                     await self._run(retry, check.set_damaged_aside, self._directory, error, repair)
                 )
         except SessionIOError as error:
+            if error.errno == errno.EROFS:  # which nothing can be mended on
+                raise
             findings.append(check.unreadable(self._directory, session_id, error))
         return findings
 
