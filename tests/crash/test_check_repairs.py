@@ -236,6 +236,16 @@ async def test_what_a_session_with_such_a_name_has_in_flight_is_left_alone(tmp_p
         assert _told(await store.check()) == {("leftover", named, f"{named}.json.tmp.5.6", False)}
 
 
+async def test_what_cannot_be_mended_is_not_told_as_mended(
+    file_store: FileSystemSessionStore,
+) -> None:
+    await _session(file_store, "s")
+    (file_store.dir / "s.json.tmp.1.2" / "inside").mkdir(parents=True)
+    [finding] = await file_store.check(repair=True)
+    assert (os.path.basename(finding.path), finding.mended) == ("s.json.tmp.1.2", False)
+    assert in_flight(file_store.dir) == ["s.json.tmp.1.2"]
+
+
 async def test_a_read_only_disk_is_looked_over_and_not_repaired(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "small", "size=1m") as place:
         async with FileSystemSessionStore(place) as store:

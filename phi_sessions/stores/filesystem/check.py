@@ -129,6 +129,8 @@ def look_closer(
 ) -> None:
     """Find what is wrong with one session, save damage, which is raised, and add it to `findings`.
 
+    With `repair` it is mended before it is told.
+
     Raises:
         Contended, Unsettled: Try again.
         SessionIOError: It cannot be looked at.
@@ -145,28 +147,29 @@ def look_closer(
     try:
         with _undisturbed(paths, repair):
             for path in _in_flight(paths, session_id):
-                found(FindingKind.LEFTOVER, path, f"{os.lstat(path).st_size:,} bytes")
+                size = f"{os.lstat(path).st_size:,} bytes"
                 if repair:
                     os.unlink(path)
+                found(FindingKind.LEFTOVER, path, size)
             state = directory.state(paths, session_id, Expect.UNCHANGED)
             if state is None:
                 if disk.exists(paths.tail):
-                    found(FindingKind.ORPHAN_TAIL, paths.tail, "its session file is gone")
                     if repair:
                         tailfile.set_aside(paths)
+                    found(FindingKind.ORPHAN_TAIL, paths.tail, "its session file is gone")
                 return
             if state.bond is Bond.ORPHAN:
-                found(FindingKind.ORPHAN_TAIL, paths.tail, "its session file was rewritten")
                 if repair:
                     tailfile.set_aside(paths)
+                found(FindingKind.ORPHAN_TAIL, paths.tail, "its session file was rewritten")
             elif state.ending is not None:
-                if state.ending.is_torn:
-                    whole = f"whole up to byte {state.ending.size:,}"
-                    found(FindingKind.TORN_TAIL, paths.tail, whole)
                 if repair and state.bond is Bond.TAKEN_IN:
                     alone(tailfile.clear(paths, state.ending, durable=True))
                 elif repair and state.ending.is_torn:
                     tailfile.cut(paths, state.ending.size)
+                if state.ending.is_torn:
+                    whole = f"whole up to byte {state.ending.size:,}"
+                    found(FindingKind.TORN_TAIL, paths.tail, whole)
     except OSError as error:
         raise translate(error, session_id) from error
 
