@@ -9,8 +9,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -296,6 +297,24 @@ async def test_a_closed_store_leaves_one_file(store: SQLiteSessionStore, path: P
         with pytest.raises(SessionTaskError):
             await call
     await store.aclose()
+
+
+@pytest.mark.parametrize("passes", range(1, 6))
+async def test_a_close_that_is_cancelled_closes_all_the_same(path: Path, passes: int) -> None:
+    store = SQLiteSessionStore(path)
+    await store.save(version(1))
+    await asyncio.gather(*(store.load("s-1") for _ in range(9)))
+    threads = [each for each in threading.enumerate() if str(path) in each.name]
+    closing = asyncio.create_task(store.aclose())
+    for _ in range(passes):
+        await asyncio.sleep(0)
+    closing.cancel()
+    with suppress(asyncio.CancelledError):
+        await closing
+    assert list(path.parent.iterdir()) == [path]
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive(), thread.name
 
 
 def test_the_driver_is_fit_to_be_used_by_several_threads() -> None:

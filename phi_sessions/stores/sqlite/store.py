@@ -26,6 +26,7 @@ from ...promise import Promise
 from ...store import Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, pack, unpack
 from ..file_leases import FileLeases
+from ..finishing import to_its_end
 from ..patience import Patience
 from ..turnstile import Passage, Turnstile
 from ..workers import Workers
@@ -187,6 +188,9 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
 
     async def aclose(self) -> None:
         await super().aclose()
+        await to_its_end(self._let_go())
+
+    async def _let_go(self) -> None:
         await self._workers.aclose()
         with suppress(SessionTaskError):  # another call has closed it, or is about to
             await self._writing.run(self._database.close)
