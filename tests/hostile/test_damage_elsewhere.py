@@ -14,11 +14,13 @@ from phi_sessions import (
     Expect,
     FileSystemSessionStore,
     LoopRecord,
+    Revision,
     Session,
     SessionConflictError,
     SessionCorruptError,
     Timestamp,
 )
+from phi_sessions.stores.filesystem.tail import step_line
 
 DAY = timedelta(days=1)
 
@@ -192,6 +194,29 @@ async def test_what_is_left_over_beside_a_damaged_file_is_found_once(
     found = await store.check(repair=True)
     assert sorted(finding.kind.value for finding in found) == kinds
     assert all(finding.mended for finding in found)
+
+
+async def test_a_head_in_a_tail_that_cannot_be_read_is_told_and_kept(
+    store: FileSystemSessionStore,
+) -> None:
+    await store.save(large("s"))
+    await store.append("s", LoopRecord("one", "s", "a"))
+    path = store.dir / "s.json.log"
+    head = b'{"session_id":"s","agent_id":"a","created_at":"never"}'
+    path.write_bytes(path.read_bytes() + step_line(Revision("0123456789abcdef"), head, []))
+    before = path.read_bytes()
+    for call in (
+        lambda: store.load("s"),
+        lambda: store.save(large("s")),
+        lambda: store.list_for_agent("a"),
+        lambda: store.compact("s"),
+    ):
+        with pytest.raises(SessionCorruptError) as caught:
+            await call()
+        assert (caught.value.session_id, caught.value.path) == ("s", str(path))
+    [found] = await store.check()
+    assert (found.kind.value, found.path, found.session_id) == ("damaged", str(path), "s")
+    assert path.read_bytes() == before
 
 
 async def test_a_torn_line_is_kept_when_the_tail_is_taken_in(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phi_sessions import FileSystemSessionStore, LoopRecord, Session, SessionCorruptError
-from phi_sessions.codec import encode_loops
+from phi_sessions.codec import encode_head, encode_loops
 from phi_sessions.model import Revision
 from phi_sessions.stores.filesystem.tail import (
     TRAILER,
@@ -46,7 +46,7 @@ def _parsed(data: bytes) -> Tail:
 
 
 def test_what_is_written_is_read_back() -> None:
-    head = b'{"session_id":"s"}'
+    head = encode_head(Session("s", "a"))
     records = [_record("a"), _record("b", "\n\t\x00")]
     line = step_line(REVISIONS[0], head, records)
     tail = _parsed(first_line(EXTENDS) + line)

@@ -23,7 +23,7 @@ from zlib import crc32
 
 import msgspec
 
-from ...codec import StoredRecord, check_record
+from ...codec import StoredRecord, check_record, decode_head
 from ...model import Revision
 
 __all__ = [
@@ -124,7 +124,7 @@ def parse(data: bytes) -> Tail | None:
 
     Raises:
         msgspec.MsgspecError: A line is whole, but is not what was written here.
-        SessionCorruptError: A record is not one.
+        SessionCorruptError: A head or a record is not one.
         UnicodeDecodeError: A line is not UTF-8.
     """
     first, *lines = data.split(b"\n")
@@ -145,6 +145,8 @@ def parse(data: bytes) -> Tail | None:
         texts = [bytes(memoryview(text)) for text in step.loops]
         records = [StoredRecord(check_record(text), text) for text in texts]
         head = None if step.head is msgspec.UNSET else bytes(memoryview(step.head))
+        if head is not None:
+            decode_head(head)
         tail.steps.append(Step(Revision(step.revision), head, records))
         size += len(line) + 1
     return tail._replace(size=size)
