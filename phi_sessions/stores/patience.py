@@ -27,6 +27,9 @@ class Patience:
         session_id: The session that is waited for, if it is one.
         reason: What the error is to say; by default that another writer holds the session.
         longest: The longest pause between two attempts, in seconds.
+
+    Raises:
+        ValueError: `seconds` is NaN, which no wait ever exceeds.
     """
 
     def __init__(
@@ -37,6 +40,8 @@ class Patience:
         *,
         longest: float = _LONGEST,
     ) -> None:
+        if math.isnan(seconds):
+            raise ValueError("a time to wait cannot be NaN")
         self._seconds = seconds
         self._session_id = session_id
         self._reason = reason
