@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import scaled
 from object_samples import a_loop, a_session, ids_of, text_of
-from s3_server import s3_client
+from s3_server import BUCKET, s3_client
 
 from phi_sessions import (
     Expect,
@@ -33,12 +33,12 @@ NOW = timedelta(0)
 
 @pytest.fixture
 def keys(s3_server: S3Server, s3_prefix: str) -> Callable[[], list[str]]:
-    """Return the keys of all objects of `s3_store`, without its own two."""
+    """Return the keys of all objects of `s3_store`, without what it measures and tries out by."""
     client = s3_client(s3_server)
 
     def listed() -> list[str]:
         found = [each["path"][len(s3_prefix) + 1 :] for each in client.list(s3_prefix).collect()]
-        return sorted(key for key in found if key not in ("clock", "probe"))
+        return sorted(key for key in found if not key.startswith("own/"))
 
     return listed
 
@@ -213,6 +213,33 @@ async def test_sweep_removes_what_is_old_and_of_no_use_and_that_only(
     assert set(keys()) == useful
     assert await s3_store.load("long") == long
     assert [each.session_id for each in await s3_store.list_for_agent("agent-2")] == ["moved"]
+
+
+@pytest.mark.parametrize("folder", ["session", "part", "agent", "lease"])
+async def test_a_store_whose_prefix_is_a_folder_of_anothers_is_left_alone(
+    s3_server: S3Server, s3_prefix: str, folder: str
+) -> None:
+    ids = ["s-1", "s-2", "0123456789abcdef", "clock", "probe"]
+    below = f"{s3_prefix}/{folder}"
+    async with (
+        open_url(s3_server.url(BUCKET, s3_prefix)) as outer,
+        open_url(s3_server.url(BUCKET, below)) as inner,
+        outer.lease("clock"),
+        inner.lease("0123456789abcdef"),
+    ):
+        for store in (outer, inner):
+            for session_id in ids:
+                await store.save(a_session(session_id, loops=20, text="x" * 2_000))
+        await inner.delete("s-2")
+        client = s3_client(s3_server)
+        before = {each["path"] for each in client.list(below).collect()}
+        assert await outer.sweep(older_than=-timedelta(minutes=1)) == []
+        assert before <= {each["path"] for each in client.list(below).collect()}
+        assert await inner.sweep(older_than=-timedelta(minutes=1)) == ["session/s-2"]
+        for store, has in ((outer, ids), (inner, sorted({*ids} - {"s-2"}))):
+            assert sorted(await store.list_ids()) == sorted(has)
+            found = await store.list_for_agent("agent-1")
+            assert sorted(session.session_id for session in found) == sorted(has)
 
 
 async def test_what_a_damaged_session_may_need_is_not_swept(

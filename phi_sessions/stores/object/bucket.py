@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ...errors import SaveOutcomeUnknownError, SessionIOError
 from .client import Client, Got, Listed
 from .faults import DRIVER_ERRORS, Fault, fault_of, translate, was_sent_once
+from .layout import CLOCK, PROBE
 from .manifest import Fate
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ __all__ = ["Bucket", "Refused"]
 T = TypeVar("T")
 
 _LISTINGS: Final = 3
-_CLOCK: Final = "clock"
-_PROBE: Final = "probe"
 _PROBE_TEXT: Final = b"Whether puts keep their conditions is tried out here.\n"
 _NOBODYS: Final = "0123456789abcdef0123456789abcdef"
 _SHORTEST_PAUSE: Final = 0.02
@@ -113,8 +112,8 @@ class Bucket:
         Raises:
             SessionIOError: It cannot be found out.
         """
-        await self.put(_CLOCK, os.urandom(8))
-        found = await self.get(_CLOCK)
+        await self.put(CLOCK, os.urandom(8))
+        found = await self.get(CLOCK)
         assert found is not None
         return found.modified
 
@@ -266,7 +265,7 @@ class Bucket:
         """Put to where something else stands; return whether that was made."""
         try:
             await self._until_it_works(
-                lambda left: self._client.put(_PROBE, _PROBE_TEXT, mode, left)
+                lambda left: self._client.put(PROBE, _PROBE_TEXT, mode, left)
             )
         except DRIVER_ERRORS as error:
             if fault_of(error) is not Fault.REFUSED:

@@ -18,6 +18,7 @@ from .layout import (
     new_token,
     part_key,
     part_of,
+    session_of,
 )
 from .manifest import TOMBSTONE_SIZE, Fate, Tombstone, decode_tombstone, encode_tombstone
 from .reading import Card, Reader
@@ -55,7 +56,9 @@ async def sweep(bucket: Bucket, reader: Reader, older_than: float) -> list[str]:
         old = [
             each.key
             for each in await bucket.list_all(SESSIONS)
-            if each.size == TOMBSTONE_SIZE and each.modified <= border
+            if each.size == TOMBSTONE_SIZE
+            and each.modified <= border
+            and session_of(each.key) is not None
         ]
         gone = await for_each(old, lambda key: _remove_tombstone(bucket, key, border))
         garbage += [key for key, is_gone in zip(old, gone, strict=True) if is_gone]
