@@ -8,6 +8,7 @@ import pytest
 from redis_checks import (
     a_record,
     a_session,
+    ids_of_a_sound_server,
     number,
     plain_client,
 )
@@ -72,6 +73,38 @@ async def test_damage_is_told_and_left(
         assert await redis_store.exists("s-1")
         await redis_store.save(a_session("s-1", n=5), expect=Expect.ANYTHING)
         assert number(await redis_store.load("s-1")) == 5
+
+
+@pytest.mark.parametrize("damage", ["no time", "no agent", "no fields", "type", "lost"])
+@pytest.mark.parametrize("ttl", [None, 60])
+async def test_what_replaces_a_damaged_or_lost_session_is_listed_once(
+    redis_server: RedisServer, damage: str, ttl: float | None
+) -> None:
+    async with (
+        RedisSessionStore(redis_server.url, ttl=ttl) as store,
+        plain_client(redis_server) as client,
+    ):
+        await store.save(a_session("s-1"))
+        await store.save(a_session("s-2"))
+        place = store._layout.place("s-1")
+        match damage:
+            case "no time":
+                await client.hdel(place.session, "saved")
+            case "no agent":
+                await client.hdel(place.session, "agent")
+            case "no fields":
+                await client.hdel(place.session, "rev", "agent", "saved", "head")
+            case "type":
+                await client.set(place.session, "x")
+            case _:
+                await client.delete(place.session, place.records)
+        await store.save(a_session("s-1", n=5), expect=Expect.ANYTHING)
+        found = await store.list_for_agent("a")
+        assert [session.session_id for session in found] == ["s-1", "s-2"]
+        infos = [info async for info in store.infos(agent_id="a")]
+        assert [info.session_id for info in infos] == ["s-1", "s-2"]
+        assert await store.list_ids() == ["s-1", "s-2"]
+        assert await ids_of_a_sound_server(redis_server) == ["s-1", "s-2"]
 
 
 @pytest.mark.parametrize("damage", ["no record", "no list", "one more", "type", "field", "head"])

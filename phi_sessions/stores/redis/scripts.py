@@ -85,11 +85,16 @@ local function index(digest)
   if last and now <= tonumber(last) then now = tonumber(last) + 1 end
   local saved = string.format('%016.0f', now)
   local entry = digest .. saved .. name
+  local before = old[3]
+  if not before then  -- what was stored is damaged, or lost: its entries may be there still
+    local score = redis.call('ZSCORE', times, name)
+    before = score and string.format('%016.0f', score)
+  end
   redis.call('ZADD', agents, 0, entry)
   redis.call('ZADD', times, saved, name)
-  if old[2] and old[3] then
-    redis.call('ZREM', agents, old[2] .. old[3] .. name)
-    redis.call('ZREM', expiry, old[2] .. old[3] .. name)
+  if before then
+    redis.call('ZREM', agents, (old[2] or digest) .. before .. name)
+    redis.call('ZREM', expiry, (old[2] or digest) .. before .. name)
   end
   return saved, entry
 end
