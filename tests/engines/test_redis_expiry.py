@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from itertools import count, islice
 
@@ -97,3 +98,26 @@ async def test_a_session_that_expired_twice_is_listed_once(redis_server: RedisSe
         assert [number(session) for session in await lasting.list_for_agent("a")] == [3]
         assert [info.session_id async for info in lasting.infos(agent_id="a")] == ["s-1"]
         assert await lasting.list_ids() == ["s-1"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf, 1e13, float(2**63), 1e300])
+def test_a_time_that_the_server_cannot_count_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="ttl must be positive, and at most"):
+        RedisSessionStore("redis://localhost", ttl=seconds)
+    with pytest.raises(ValueError, match="lease_expiry must be positive, and at most"):
+        RedisSessionStore("redis://localhost", lease_expiry=seconds)
+
+
+async def test_sessions_and_leases_may_last_for_thousands_of_years(
+    redis_server: RedisServer,
+) -> None:
+    async with RedisSessionStore(redis_server.url, ttl=1e12, lease_expiry=1e12) as store:
+        session = a_session("s-1", n=3)
+        await store.save(session)
+        await store.save(session)
+        await store.append("s-1", a_record("s-1", 0))
+        async with store.lease("s-1"):
+            assert await store.list_ids() == ["s-1"]
+        async with store.lease("s-1"):
+            await store.delete("s-1")
+    assert await ids_of_a_sound_server(redis_server) == []

@@ -42,6 +42,9 @@ _CARDS: Final = 500
 _SESSIONS: Final = 100
 """Read in one request of a listing."""
 
+_LONGEST: Final = 1e12
+"""Seconds; the server counts milliseconds in 63 bits, and its scripts all of them in 53."""
+
 _EXPECTED: Final[dict[Expectation, bytes]] = {
     Expect.ANYTHING: b"*",
     Expect.UNCHANGED: b"?",
@@ -114,8 +117,12 @@ class RedisSessionStore(BaseStore, SupportsLease):
         durable: bool = False,
     ) -> None:
         super().__init__()
-        if ttl is not None and ttl <= 0:
-            raise ValueError(f"ttl must be positive: {ttl}")
+        if ttl is not None and not 0 < ttl <= _LONGEST:
+            raise ValueError(f"ttl must be positive, and at most {_LONGEST:g}: {ttl}")
+        if not 0 < lease_expiry <= _LONGEST:
+            raise ValueError(
+                f"lease_expiry must be positive, and at most {_LONGEST:g}: {lease_expiry}"
+            )
         self._layout = Layout(prefix)
         self._ttl = b"" if ttl is None else b"%d" % max(1, round(ttl * 1000))
         self._lock_timeout = lock_timeout
