@@ -60,6 +60,9 @@ async def test_a_holder_that_expects_anything_heals_what_was_damaged(
     [
         (DAMAGED_HEAD, "damaged"),
         (HEAD_OF_ANOTHER, "'s-2'"),
+        ("DELETE FROM phi_records WHERE position = 1", "should be 2"),
+        ("DELETE FROM phi_records", "should be 2"),
+        ("UPDATE phi_records SET text = substring(text, 2) WHERE position = 1", "damaged"),
     ],
 )
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ class Changes:
         return False
 
     async def _find_sound(self, session_id: str, expect: Expectation) -> Revision | None:
-        """Return the stored state if it is as expected, and sound as far as its head tells.
+        """Return the stored state if it is as expected and, but for its records' texts, sound.
 
         Raises:
             SessionCorruptError: It is damaged.
@@ -111,10 +111,10 @@ class Changes:
         rows = await self._server.fetch(self._statements.head, as_bytes(session_id))
         if not rows:
             return None
-        [[name, head]] = rows
-        found = as_revision(name)
+        [row] = rows
+        found = as_revision(row[0])
         require(expect, found, session_id)
-        await check_head(head, session_id, self._place)
+        await check_head(row, session_id, self._place)
         return found
 
     async def _replace_sound(self, parcel: Parcel, outcome: Outcome, patience: Patience) -> None:

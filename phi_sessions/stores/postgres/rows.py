@@ -83,11 +83,7 @@ async def as_stored(session_id: str, rows: Iterable[Row], place: str) -> Stored 
         header = codec.decode_head(text)
         _check_names(header, session_id, head[4])
         size = len(text) + sum(len(record.text) for _, record in found)
-        if [size, len(found)] != [head[5], head[6]]:
-            raise _Damage(
-                f"{len(found)} loop records and {size:,} bytes, where there should be"
-                f" {head[6]} and {head[5]:,}"
-            )
+        _check_sums(head[5], head[6], size, len(found))
     except (SessionCorruptError, _Damage) as error:
         raise _corrupt(error, session_id, place, position) from error
     finally:
@@ -116,19 +112,28 @@ async def as_info(row: Row, place: str) -> SessionInfo:
         pace.end()
 
 
-async def check_head(text: bytes, session_id: str, place: str) -> None:
-    """Make sure that a head is the session's, leaving the loop its turns.
+async def check_head(row: Row, session_id: str, place: str) -> None:
+    """Make sure that a row of `Statements.head` is the session's, leaving the loop its turns.
 
     Raises:
-        SessionCorruptError: It is not.
+        SessionCorruptError: It is not, or records were lost, added or cut.
     """
     await pace.begin()
     try:
-        _check_names(codec.decode_head(text), session_id)
+        _check_names(codec.decode_head(row[1]), session_id)
+        _check_sums(*row[2:])
     except (SessionCorruptError, _Damage) as error:
         raise _corrupt(error, session_id, place) from error
     finally:
         pace.end()
+
+
+def _check_sums(size: int, number: int, found_size: int, found: int) -> None:
+    if (size, number) != (found_size, found):
+        raise _Damage(
+            f"{found} loop records and {found_size:,} bytes, where there should be"
+            f" {number} and {size:,}"
+        )
 
 
 def _check_names(header: Header | Card, session_id: str, agent_id: bytes | None = None) -> None:

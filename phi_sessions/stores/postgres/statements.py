@@ -123,10 +123,17 @@ WITH limits AS MATERIALIZED (SELECT set_config('lock_timeout', $2::text, true) A
 SELECT FROM limits, {sessions} s WHERE s.session_id = $1 AND patience IS NOT NULL FOR UPDATE OF s
 """
 
-_HEAD: Final = "SELECT revision, head FROM {sessions} WHERE session_id = $1"
+# The next position is the number of records, as only a save of all removes any, and numbers those
+# that it puts anew.
+_HEAD: Final = """
+SELECT s.revision, s.head, s.size, s.next_position, r.size + octet_length(s.head), r.number
+FROM {sessions} s CROSS JOIN LATERAL (
+    SELECT count(*) AS number, coalesce(sum(octet_length(text)), 0) AS size
+    FROM {records} WHERE session_id = s.session_id
+) r WHERE s.session_id = $1
+"""
 
-# A row for the head, whose position is NULL, and one for each record. The next position is the
-# number of records, as only a save of all removes any, and numbers those that it puts anew.
+# A row for the head, whose position is NULL, and one for each record.
 _READ: Final = """
 SELECT s.session_id, NULL::bigint AS position, s.revision AS name, s.head AS text, s.agent_id,
     s.size, s.next_position
