@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from object_samples import a_session
 from s3_server import s3_client
 
 from phi_sessions import Expect, LoopRecord, SessionCorruptError
-from phi_sessions.stores.object import ObjectSessionStore
+from phi_sessions.ids import name_from_id
+from phi_sessions.stores.object import ObjectSessionStore, open_url
 
 if TYPE_CHECKING:
     from benchmarks.servers.s3 import S3Server
@@ -101,3 +103,46 @@ async def test_a_holder_who_replaces_anything_writes_all_that_is_missing(
     session.metadata["n"] = 1
     await s3_store.save(session, expect=Expect.ANYTHING)
     assert await s3_store.load("s-1") == session
+
+
+@pytest.mark.parametrize("session_id", ["s-1", "a/b", "%", "ü"])
+@pytest.mark.parametrize("call", ["delete", "delete this", "save", "prune"])
+async def test_a_session_that_lacks_a_part_is_neither_deleted_nor_replaced_unasked(
+    s3_store: ObjectSessionStore,
+    s3_url: str,
+    s3_server: S3Server,
+    s3_prefix: str,
+    call: str,
+    session_id: str,
+) -> None:
+    await s3_store.save(a_session(session_id + "~", loops=40, text="x" * 2_000))
+    revision = await s3_store.save(a_session(session_id, loops=40, text="x" * 2_000))
+    client = s3_client(s3_server)
+    name = name_from_id(session_id)
+    [path] = [
+        each["path"]
+        for each in client.list(f"{s3_prefix}/part").collect()
+        if f"/{name}/" in each["path"]
+    ]
+    sound = bytes(client.get(path).bytes())
+    old = timedelta(minutes=-1)
+    async with open_url(s3_url) as other:
+        calls: dict[str, Callable[[ObjectSessionStore], Any]] = {
+            "delete": lambda store: store.delete(session_id),
+            "delete this": lambda store: store.delete(session_id, expect=revision),
+            "save": lambda store: store.save(a_session(session_id)),
+            "prune": lambda store: store.prune(older_than=old),
+        }
+        for damaged in (None, sound[:-1]):
+            if damaged is None:
+                client.delete(path)
+            else:
+                client.put(path, damaged)
+            for store in (s3_store, other):
+                with pytest.raises(SessionCorruptError) as caught:
+                    await calls[call](store)
+                assert caught.value.session_id == session_id
+                assert await store.exists(session_id)
+        client.put(path, sound)
+        assert len((await other.load(session_id)).loops) == 40
+        await calls[call](other)

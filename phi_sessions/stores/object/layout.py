@@ -38,6 +38,7 @@ __all__ = [
     "marker_key",
     "marker_of",
     "new_token",
+    "part_folder",
     "part_key",
     "part_of",
     "session_key",
@@ -79,9 +80,14 @@ def session_of(key: str) -> str | None:
     return id_from_name(key.removeprefix(SESSIONS))
 
 
+def part_folder(session_id: str) -> str:
+    """Return the folder of a session's parts."""
+    return f"{PARTS}{name_from_id(session_id)}/"
+
+
 def part_key(session_id: str, token: str) -> str:
     """Return where a part of a session is."""
-    return f"{PARTS}{name_from_id(session_id)}/{token}"
+    return part_folder(session_id) + token
 
 
 def part_of(key: str) -> Marker | None:

@@ -15,7 +15,7 @@ from ..pace import pace
 from .bucket import Bucket
 from .client import Got
 from .crowd import for_each
-from .layout import part_key, session_key
+from .layout import part_folder, part_key, session_key
 from .manifest import (
     Fate,
     Front,
@@ -191,6 +191,26 @@ class Reader:
         finally:
             pace.end()
         return steps
+
+    async def require_parts(self, session_id: str, parts: list[Part]) -> None:
+        """Make sure that no part is missing, or cut, without reading any.
+
+        Raises:
+            Moved: One is gone.
+            SessionCorruptError: One has not the size that it should have.
+        """
+        if not parts:
+            return
+        listed = await self._bucket.list_all(part_folder(session_id))
+        sizes = {each.key: each.size for each in listed}
+        for part in parts:
+            key = part_key(session_id, part.token)
+            if key not in sizes:
+                raise Moved
+            if sizes[key] != part.size:
+                raise damaged(
+                    "it is not the part that the session names", session_id, self._bucket.path(key)
+                )
 
     async def _texts(self, session_id: str, part: Part) -> list[bytes]:
         key = part_key(session_id, part.token)

@@ -266,6 +266,8 @@ class ObjectSessionStore(BaseStore, SupportsLease):
                 if found.damage is not None and expect is not Expect.ANYTHING:
                     raise found.damage
                 require(expect, _revision(found), session_id)
+                if expect is Expect.UNCHANGED and isinstance(found.state, Manifest):
+                    await self._reader.require_parts(session_id, found.state.parts)
                 return await draft_save(parcel, found.state, self._parts_of(session_id))
 
             await self._writer.change(session_id, plan, outcome, guess=guess)
@@ -291,6 +293,7 @@ class ObjectSessionStore(BaseStore, SupportsLease):
             if not isinstance(found.state, Manifest):
                 return None
             require(expect, found.state.revision, session_id)
+            await self._reader.require_parts(session_id, found.state.parts)
             return draft_removal(session_id, found.state)
 
         async with self._turn(session_id):
