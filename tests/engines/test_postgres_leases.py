@@ -55,6 +55,24 @@ async def test_a_second_store_is_told_who_holds_it(
     assert not await is_held(other)
 
 
+@pytest.mark.parametrize("timeout", [0.0, 0.3])
+async def test_all_who_wait_in_one_store_are_told_who_holds_it_in_another(
+    store: PostgresSessionStore,
+    other: PostgresSessionStore,
+    timeout: float,
+) -> None:
+    async def refusal() -> SessionLockedError:
+        with pytest.raises(SessionLockedError) as caught:
+            async with other.lease("s-1", timeout=timeout):
+                pass
+        return caught.value
+
+    async with store.lease("s-1", owner="the first") as lease:
+        for error in await asyncio.gather(*(refusal() for _ in range(3))):
+            assert error.holder == lease
+            assert "leased by the first" in str(error)
+
+
 async def test_it_is_waited_for_across_stores(
     store: PostgresSessionStore, other: PostgresSessionStore
 ) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from ...errors import SessionError, SessionIOError
 from ...lease import Lease
@@ -14,10 +14,12 @@ from ..patience import Patience
 from ..server_leases import Held, in_line, until_given
 from ..turnstile import Turnstile
 from .driver import ERRORS, translate
-from .lease_connection import Grip
+from .lease_connection import Grip, LeaseConnection
 from .server import Server
 
 __all__ = ["Leasing"]
+
+T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1
@@ -41,7 +43,7 @@ class Leasing:
             SessionIOError: It cannot be taken; or, at the end, it was lost meanwhile.
         """
         session_id = lease.session_id
-        async with in_line(self._line, session_id, patience, self._holder_here):
+        async with in_line(self._line, session_id, patience, self._holder_of):
             grip = Grip(session_id)
             try:
                 take = partial(self._take, grip, lease)
@@ -59,15 +61,24 @@ class Leasing:
                 filename=self._server.address,
             )
 
-    async def _holder_here(self, session_id: str) -> Lease | None:
-        return self._given.get(session_id)
+    async def _holder_of(self, session_id: str) -> Lease | None:
+        here = self._given.get(session_id)
+        if here is not None:
+            return here
+        # Whoever is first in the line waits for another process, and so do those behind it.
+        return await self._ask(session_id, lambda leases: leases.holder_of(session_id))
 
     async def _take(self, grip: Grip, lease: Lease) -> Held | None:
-        try:
-            leases = (await self._server.client()).leases
+        async def take(leases: LeaseConnection) -> Held | None:
             await leases.take(grip, lease)
             return None if grip.is_firm else Held(await leases.holder_of(lease.session_id))
+
+        return await self._ask(lease.session_id, take)
+
+    async def _ask(self, session_id: str, question: Callable[[LeaseConnection], Awaitable[T]]) -> T:
+        try:
+            return await question((await self._server.client()).leases)
         except SessionError:
             raise
         except ERRORS as error:
-            raise translate(error, self._server.address, lease.session_id) from error
+            raise translate(error, self._server.address, session_id) from error
