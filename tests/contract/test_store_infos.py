@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -62,12 +63,15 @@ async def test_cards_can_be_asked_for_one_agent(store: SessionStore) -> None:
     assert await ids(store, agent_id="agent-0", limit=2) == ["s-4", "s-2"]
 
 
-@pytest.mark.parametrize("limit", [0, 1, 2, 16, 17, 39, 40, 41, 1000])
+@pytest.mark.parametrize(
+    "limit", [0, 1, 2, 16, 17, 39, 40, 41, 1000, 2**50 + 1, sys.maxsize, 2**63, 10**30]
+)
 async def test_limit_gives_the_newest(store: SessionStore, limit: int) -> None:
     saved = [f"s-{n}" for n in range(40)]
     for session_id in saved:
         await store.save(a_session(session_id, loops=0))
     assert await ids(store, limit=limit) == saved[::-1][:limit]
+    assert await ids(store, limit=limit, agent_id="agent-1") == saved[::-1][:limit]
 
 
 async def test_limit_counts_only_what_is_given(store: SessionStore) -> None:

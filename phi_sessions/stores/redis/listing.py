@@ -17,6 +17,9 @@ __all__ = ["Found", "Listed", "Listing"]
 _AT_ONCE: Final = 64
 """Names that are merged before the loop may go round."""
 
+_MOST: Final = 1 << 50
+"""Names that are asked for: the scripts count exactly as far as this, and more are not there."""
+
 
 class Listed(NamedTuple):
     """A session as an index names it; they sort the most recently saved first, then by id."""
@@ -55,7 +58,7 @@ class Listing:
             (bucket.times if agent_id is None else bucket.agents, bucket.expiry)
             for bucket in self._layout.buckets
         ]
-        limit = -1 if most is None else most
+        limit = -1 if most is None else min(most, _MOST)
         listed = await _merge(await self._server.read(LIST, keys, digest, limit))
         return listed if most is None else sorted(listed)[:most]
 

@@ -23,6 +23,9 @@ __all__ = ["Reader"]
 
 T = TypeVar("T")
 
+_MOST: Final = 2**63 - 1
+"""Rows that SQLite can be asked for."""
+
 
 class _Row(NamedTuple):
     number: int
@@ -71,7 +74,7 @@ class Reader:
         self, connection: sqlite3.Connection, agent_id: str | None, limit: int | None
     ) -> list[int]:
         """Return sessions' numbers, the most recently saved first: all, or one agent's."""
-        most = -1 if limit is None else limit
+        most = -1 if limit is None else min(limit, _MOST)
         if agent_id is None:
             rows = connection.execute(statements.NUMBERS, (most,))
         else:
