@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 import redis.asyncio
@@ -22,6 +24,8 @@ from phi_sessions.stores.redis import RedisSessionStore
 from phi_sessions.stores.redis.layout import BUCKETS, Layout
 
 NASTY = ["}{", "{x}", "{}", "a}b", "{phi:1}", "*", "x" * 200, "\U0001f600"]
+
+_ELSEWHERE = ("TRYAGAIN", "ASK", "MOVED")
 
 
 @pytest.fixture
@@ -138,13 +142,85 @@ async def test_slots_that_move_take_their_sessions_along(
     assert len(await cluster_store.list_for_agent("a")) == 30
 
 
-def _move(slot: int, source: RedisServer, target: RedisServer, nodes: list[RedisServer]) -> None:
-    """Move one slot as an operator does, a key at a time."""
+@pytest.mark.parametrize("call", ["save", "append", "delete", "list"])
+async def test_a_slot_that_takes_long_to_move_is_waited_for(
+    redis_cluster: RedisCluster, cluster_store: RedisSessionStore, call: str
+) -> None:
+    await cluster_store.save(a_session("s-1"))
+    slot = key_slot(cluster_store._layout.place("s-1").session)
+    owner = slot * 3 // 16384
+    source, target = redis_cluster.nodes[owner], redis_cluster.nodes[owner - 1]
+
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "save": lambda: cluster_store.save(a_session("s-1", n=1)),
+        "append": lambda: cluster_store.append("s-1", a_record("s-1", 0)),
+        "delete": lambda: cluster_store.delete("s-1"),
+        "list": lambda: cluster_store.list_for_agent("a"),
+    }
+    _begin_to_move(slot, source, target)
+    under_way = asyncio.create_task(calls[call]())
+
+    async def is_refused_again_and_again() -> bool:
+        await asyncio.sleep(0.1)  # each look asks all nodes
+        return under_way.done() or _refusals(redis_cluster.nodes) > 40  # a client gives up at 16
+
+    try:
+        await eventually(is_refused_again_and_again)
+        assert not under_way.done()
+    finally:
+        await asyncio.to_thread(_move, slot, source, target, redis_cluster.nodes)
+        try:
+            await under_way
+        finally:
+            await asyncio.to_thread(_move, slot, target, source, redis_cluster.nodes)
+    assert await cluster_store.list_ids() == ["s-1"][: call != "delete"]
+
+
+async def test_a_slot_that_does_not_arrive_is_told(redis_cluster: RedisCluster) -> None:
+    client = redis.asyncio.RedisCluster(host="127.0.0.1", port=redis_cluster.nodes[0].port)
+    async with RedisSessionStore(client, timeout=6) as store:
+        revision = await store.save(a_session("s-1"))
+        slot = key_slot(store._layout.place("s-1").session)
+        owner = slot * 3 // 16384
+        source, target = redis_cluster.nodes[owner], redis_cluster.nodes[owner - 1]
+        _begin_to_move(slot, source, target)
+        try:
+            with pytest.raises(SessionIOError) as caught:
+                await store.append("s-1", a_record("s-1", 7))
+            assert caught.value.errno == errno.EAGAIN
+            assert type(caught.value) is SessionIOError
+        finally:
+            await asyncio.to_thread(_move, slot, source, target, redis_cluster.nodes)
+        assert (await store.load("s-1")).revision == revision
+        await asyncio.to_thread(_move, slot, target, source, redis_cluster.nodes)
+    await client.aclose()
+
+
+def _refusals(nodes: list[RedisServer]) -> int:
+    """Return how often commands were refused as their keys are elsewhere, or not all there."""
+    found = 0
+    for node in nodes:
+        with node.client() as client:
+            told = client.info("errorstats")
+        found += sum(told.get(f"errorstat_{kind}", {"count": 0})["count"] for kind in _ELSEWHERE)
+    return found
+
+
+def _begin_to_move(slot: int, source: RedisServer, target: RedisServer) -> None:
     with source.client() as giver, target.client() as taker:
+        for client in (giver, taker):
+            client.config_resetstat()
         giver_id = giver.execute_command("CLUSTER MYID").decode()
         taker_id = taker.execute_command("CLUSTER MYID").decode()
         taker.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", giver_id)
         giver.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", taker_id)
+
+
+def _move(slot: int, source: RedisServer, target: RedisServer, nodes: list[RedisServer]) -> None:
+    """Move one slot as an operator does, a key at a time."""
+    _begin_to_move(slot, source, target)
+    with source.client() as giver, target.client() as taker:
+        taker_id = taker.execute_command("CLUSTER MYID").decode()
         while keys := giver.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
             giver.execute_command(
                 "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "REPLACE", "KEYS", *keys

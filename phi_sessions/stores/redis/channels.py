@@ -13,8 +13,8 @@ from .failures import DRIVER_ERRORS, is_closed, may_have_run
 
 with requires("redis"):
     from redis.asyncio import Redis, RedisCluster
+    from redis.exceptions import ClusterError, MaxConnectionsError, NoPermissionError, ResponseError
     from redis.exceptions import ConnectionError as LostConnectionError
-    from redis.exceptions import MaxConnectionsError, NoPermissionError, ResponseError
 
 __all__ = [
     "AnswerLostError",
@@ -32,6 +32,7 @@ Command = Sequence[Any]
 _RAW: Final = {"NEVER_DECODE": True}
 """Answers are bytes, also from a client that decodes its own."""
 _PAUSES: Final = (0.0, 0.002, 0.01, 0.05)
+_UNTIL_MOVED: Final = 0.1
 _STUMBLES: Final = (AttributeError, TypeError, RuntimeError)
 """What a client may raise that uses a closed connection; see `failures.is_closed`."""
 
@@ -161,19 +162,24 @@ class GivenClient:
         self.is_cluster = isinstance(client, RedisCluster)
         self.tries_again = _tries_again(client)
         self._client: Any = client
-        self._free = asyncio.Semaphore(most) if self.is_cluster else None
+        self._free = asyncio.Semaphore(most) if self.is_cluster else contextlib.nullcontext()
 
     async def send(self, commands: Sequence[Command], seconds: float) -> list[Any]:
         execute = partial(_stubbornly, partial(self._execute, commands))
+        moved_by = asyncio.get_running_loop().time() + seconds / 2
         is_out = False
         try:
             async with asyncio.timeout(seconds):
-                if self._free is None:
-                    is_out = True
-                    return await execute()
-                async with self._free:
-                    is_out = True
-                    return await execute()
+                while True:
+                    async with self._free:
+                        is_out = True
+                        try:
+                            return await execute()
+                        except ClusterError as error:
+                            if not _is_on_the_move(error, moved_by):
+                                raise
+                            is_out = False
+                    await asyncio.sleep(_UNTIL_MOVED)
         except ResponseError as error:
             return [error]
         except _STUMBLES as error:
@@ -214,6 +220,15 @@ async def _stubbornly(execute: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
                 raise
             await asyncio.sleep(pause)
     return await execute()
+
+
+def _is_on_the_move(error: ClusterError, moved_by: float) -> bool:
+    """Whether a cluster's client was sent to and fro, and there is time for it to try again.
+
+    While a slot moves to another node, both refuse a script of which some keys are there and others
+    are not. The client gives up after less than half a second, and has done nothing by then.
+    """
+    return type(error) is ClusterError and asyncio.get_running_loop().time() < moved_by
 
 
 def _tries_again(client: Client) -> bool:

@@ -56,6 +56,7 @@ _KINDS: Final = {
     exceptions.TryAgainError: "TRYAGAIN",
     exceptions.MasterDownError: "MASTERDOWN",
     exceptions.ClusterDownError: "CLUSTERDOWN",
+    exceptions.ClusterError: "TRYAGAIN",
 }
 # What a script's command was refused with stands inside the error of the script.
 _CODE: Final = re.compile(rf"(?:^|[ -])({'|'.join(_CODES)})\b")

@@ -56,7 +56,8 @@ class RedisSessionStore(BaseStore, SupportsLease):
     """Keeps sessions on a Redis (5 or later) or Valkey server, or on a cluster of them.
 
     Each save, append and delete is one script and one round trip: it happens whole or not at all,
-    on a cluster, too. Loads ask the primary and see every acknowledged change.
+    on a cluster, too. Loads ask the primary and see every acknowledged change. Sessions whose slot
+    is on its way to another node of a cluster are waited for, for half of `timeout`.
 
     *What survives* is the server's matter, and set there. `appendonly yes` with
     `appendfsync always` keeps every acknowledged change in a power cut: the server answers when
