@@ -20,6 +20,7 @@ from phi_sessions import (
     SaveOutcomeUnknownError,
     SessionIOError,
     SessionLockedError,
+    open_store,
 )
 from phi_sessions.stores.postgres import PostgresSessionStore
 from phi_sessions.stores.postgres.driver import ERRORS, translate
@@ -112,6 +113,43 @@ async def test_a_dsn_that_makes_no_sense(dsn: str) -> None:
         with pytest.raises(SessionIOError) as caught:
             await store.list_ids()
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u:sec/ret@h:5432/x",
+        "postgresql://u:12/ret@h:5432/x",
+        "postgresql://u:sec?ret@h:5432/x",
+        "postgresql://u:sec#ret@h:5432/x",
+        "postgresql://u:s@ec/ret@h:5432/x",
+        "postgresql://u:[sec@h:5432/x",
+        "postgresql://u:sec\u2100ret@h:5432/x",
+        "postgresql:u:secret@h:5432/x",
+    ],
+)
+def test_a_dsn_that_is_not_percent_encoded_is_refused_and_not_quoted(dsn: str) -> None:
+    for store in (
+        lambda: PostgresSessionStore(dsn),
+        lambda: PostgresSessionStore("postgresql://localhost/x", lease_dsn=dsn),
+        lambda: open_store(dsn),
+    ):
+        with pytest.raises(ValueError, match=r"percent-encoded|cannot be read") as caught:
+            store()
+        assert "sec" not in str(caught.value)
+        assert "ret" not in str(caught.value)
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u%40tenant:sec%2Fret@h:5432/x",
+        "postgresql://h:5432/x?user=u@tenant&password=secret",
+    ],
+)
+def test_a_dsn_that_is_percent_encoded_is_named_without_what_is_secret(dsn: str) -> None:
+    assert repr(PostgresSessionStore(dsn)) == "PostgresSessionStore('postgresql://h:5432/x')"
 
 
 async def test_a_server_that_takes_the_call_and_says_nothing() -> None:

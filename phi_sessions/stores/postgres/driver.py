@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -114,9 +114,17 @@ def is_broken(connection: Connection) -> bool:
 
 
 def address_of(dsn: str) -> str:
-    """Return where the server is, with no name, password or option in it."""
-    parts = urlsplit(dsn)
-    return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """Return where the server is, with no name, password or option in it.
+
+    Raises:
+        ValueError: What is name and password, and what is not, cannot be told apart.
+    """
+    with suppress(ValueError):  # which may quote a part of the password
+        parts = urlsplit(dsn)
+        fields = parts.query.split("&") if "@" in parts.query else []
+        if "@" not in parts.path + parts.fragment and all("=" in each for each in fields):
+            return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    raise ValueError("not the URL of a PostgreSQL server, or a part of it is not percent-encoded")
 
 
 # What errors mean --------------------------------------------------------------------------------

@@ -71,6 +71,9 @@ class PostgresSessionStore(BaseStore, SupportsLease):
             last changes.
         lease_dsn: Where leases are held, if not by the first argument's connections. It has to
             lead to the same database.
+
+    Raises:
+        ValueError: A DSN is not percent-encoded, a name is too long, or there is no connection.
     """
 
     lacks: ClassVar[frozenset[Promise]] = frozenset()
@@ -93,6 +96,8 @@ class PostgresSessionStore(BaseStore, SupportsLease):
             raise ValueError(f"pool_size must be at least 1: {pool_size}")
         tables = Tables(schema, prefix)
         is_bound = not isinstance(dsn_or_pool, str)
+        if lease_dsn is not None:
+            address_of(lease_dsn)  # that of the store is what errors tell
         self._server = Server(
             ClientMaker(
                 source=dsn_or_pool,
