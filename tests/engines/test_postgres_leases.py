@@ -280,6 +280,19 @@ async def test_the_lease_connection_is_not_shut_for_idleness(
             assert (await store.load("s-1")).metadata == {"n": 0}
 
 
+async def test_a_connection_that_a_pool_lends_for_leases_is_not_shut_for_idleness(
+    postgres_url: str, other: PostgresSessionStore
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    await run_sql(postgres_url, f"ALTER DATABASE {name} SET idle_session_timeout = '500ms'")
+    async with asyncpg.create_pool(postgres_url, min_size=1, max_size=1) as pool:
+        async with PostgresSessionStore(pool) as store:
+            async with store.lease("s-1"):
+                await asyncio.sleep(1.2)
+                assert await is_held(other)
+        assert await pool.fetchval("SHOW idle_session_timeout") == "500ms"
+
+
 def _pool_is_idle(store: PostgresSessionStore) -> bool:
     from typing import Any
 

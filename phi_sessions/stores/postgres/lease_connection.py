@@ -50,6 +50,9 @@ WHERE l.session_id = $1 AND k.locktype = 'advisory' AND k.granted AND k.objsubid
     AND (k.classid::bigint << 32 | k.objid::bigint) = {key}
 """
 
+# However long nothing is said over it; the pool undoes this when it gets its connection back.
+_STAY: Final = "/* phi_sessions stay */ SET idle_session_timeout = 0"
+
 
 class LeaseStatements:
     """The statements for one set of tables."""
@@ -108,7 +111,13 @@ class BorrowedLine(Line):
         self._connections = connections
 
     async def open(self) -> Connection:
-        return await self._connections.take()
+        connection = await self._connections.take()
+        try:
+            await connection.fetch(_STAY)
+        except BaseException:
+            await self._connections.give_back(connection)
+            raise
+        return connection
 
     async def close(self, connection: Connection) -> None:
         await self._connections.give_back(connection)
