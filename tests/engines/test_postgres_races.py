@@ -249,6 +249,34 @@ async def test_a_session_that_is_held_longer_than_a_call_may_take_is_locked(
         await assert_quiet(postgres_url, store)
 
 
+@pytest.mark.parametrize("call", ["save", "save by hand", "append", "delete"])
+async def test_a_session_is_waited_for_though_statements_may_not_take_that_long(
+    postgres_url: str, call: str
+) -> None:
+    name = postgres_url.rpartition("/")[2]
+    await run_sql(postgres_url, f"ALTER DATABASE {name} SET statement_timeout = '800ms'")
+    async with PostgresSessionStore(postgres_url, lock_timeout=1.8) as store:
+        session = version(0)
+        await store.save(session)
+        calls = {
+            "save": lambda: store.save(session),
+            "save by hand": lambda: store.save(version(0)),
+            "append": lambda: store.append("s-1", record(1)),
+            "delete": lambda: store.delete("s-1"),
+        }
+        async with held_row(postgres_url):
+            with pytest.raises(SessionLockedError) as caught:
+                await calls[call]()
+            assert caught.value.waited > 1.7
+            assert caught.value.session_id == "s-1"
+        async with held_row(postgres_url):
+            change = asyncio.create_task(calls[call]())
+            await asyncio.sleep(1)
+            assert not change.done()
+        await change
+        await assert_quiet(postgres_url, store)
+
+
 HOLDS = "SELECT FROM phi_sessions WHERE session_id = $1 FOR UPDATE"
 
 

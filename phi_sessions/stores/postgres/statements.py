@@ -25,10 +25,16 @@ __all__ = ["FIRST_BYTES", "Statements"]
 FIRST_BYTES: Final = 16 * 1024 * 1024
 """Bytes of sessions that one statement of a listing returns."""
 
+# The time limit that a role may have for statements would end them before that for locks does, and
+# as if they had failed.
+_WAIT: Final = """set_config('lock_timeout', ceil(1000 * extract(epoch FROM least(
+        {limit}::text::interval, nullif(current_setting('statement_timeout')::interval, '0') / 2
+    )))::bigint || 'ms', true) AS patience"""
+
 # $1 session, $2 expected revision or NULL, $3 lock timeout, $4 durable
 _BEGIN: Final = """
 WITH limits AS MATERIALIZED (
-    SELECT set_config('lock_timeout', $3::text, true) AS patience,
+    SELECT {wait_3},
         CASE WHEN $4::boolean AND current_setting('synchronous_commit') = 'off'
             THEN set_config('synchronous_commit', 'on', true) ELSE '' END AS durability
 ), seen AS MATERIALIZED (
@@ -119,7 +125,7 @@ SELECT seen.revision, EXISTS (SELECT FROM changed) FROM seen
 """
 
 _LOCK: Final = """
-WITH limits AS MATERIALIZED (SELECT set_config('lock_timeout', $2::text, true) AS patience)
+WITH limits AS MATERIALIZED (SELECT {wait_2})
 SELECT FROM limits, {sessions} s WHERE s.session_id = $1 AND patience IS NOT NULL FOR UPDATE OF s
 """
 
@@ -199,7 +205,7 @@ WHERE pid = $1 AND pid <> pg_backend_pid() AND usename = current_user
 
 # Waits for whoever changes the session just now.
 _REVISION: Final = """
-WITH limits AS MATERIALIZED (SELECT set_config('lock_timeout', $2::text, true) AS patience)
+WITH limits AS MATERIALIZED (SELECT {wait_2})
 SELECT s.revision FROM limits, {sessions} s
 WHERE s.session_id = $1 AND patience IS NOT NULL FOR SHARE OF s
 """
@@ -216,6 +222,8 @@ class Statements:
             "first_bytes": str(FIRST_BYTES),
             "news": _NEWS,
             "wanted": _WANTED.strip(),
+            "wait_2": _WAIT.format(limit="$2"),
+            "wait_3": _WAIT.format(limit="$3"),
         }
 
         names["begin"] = _BEGIN.strip().format_map(names)
