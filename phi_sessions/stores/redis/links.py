@@ -81,6 +81,9 @@ class Links:
         self.address = "redis"
         if isinstance(source, str):
             try:
+                parts = urlsplit(source)
+                if parts.scheme != "unix" and "@" in parts.path + parts.fragment:
+                    raise ValueError("the password has a / or a # in it")
                 options = cast("dict[str, Any]", parse_url(source))
             except ValueError:  # which may quote a part of the password
                 raise ValueError(
