@@ -128,6 +128,9 @@ class Loops(MutableSequence[R], Generic[R]):
         """Return a list of the same records."""
         return Loops(self)
 
+    def __copy__(self) -> Loops[R]:
+        return self.copy()
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Loops | list | tuple):
             others = cast("Sequence[object]", other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -117,12 +118,17 @@ def test_it_equals_any_sequence_of_equal_records() -> None:
     assert Loops() == []
 
 
-def test_a_copy_has_its_own_order_and_the_same_records() -> None:
+@pytest.mark.parametrize("copied", [Loops, Loops.copy, copy.copy])
+def test_a_copy_has_its_own_order_and_the_same_records(
+    copied: Callable[[Loops[LoopRecord]], Loops[LoopRecord]],
+) -> None:
     made = session("abc")
-    twin = Loops(made.loops)
+    twin = copied(made.loops)
     twin.pop()
+    twin.insert(0, record("x"))
+    assert names(twin) == "xab"
     assert names(made.loops) == "abc"
-    assert twin[0] is made.loops[0]
+    assert twin[1] is made.loops[0]
 
 
 async def test_the_whole_list_can_be_replaced_by_a_plain_one(store: SessionStore) -> None:
