@@ -301,7 +301,9 @@ class SessionStore(ABC):
             return await self.save(extended, expect=Expect.ABSENT)
         finally:
             if extended.revision is not None:  # also when the caller is not told
-                session.loops, session.revision = extended.loops, extended.revision
+                put_loops(session, loops)
+                session.loops.origin = extended.loops.origin
+                session.revision = extended.revision
 
     async def prune(
         self,

@@ -238,6 +238,21 @@ async def test_a_session_that_was_never_stored_is_stored_by_an_append(store: Ses
     assert await store.list_ids() == ["s-1"]
 
 
+async def test_what_is_added_to_an_object_while_it_is_first_appended_is_kept_for_its_next_save(
+    store: SessionStore,
+) -> None:
+    session = a_session(loops=0)
+    loops = session.loops
+    appending = asyncio.create_task(store.append(session, a_loop("s-1", 0)))
+    await asyncio.sleep(0)
+    loops.append(a_loop("s-1", 1))
+    await appending
+    assert session.loops is loops
+    assert ids(await store.load("s-1")) == ["0"]
+    await store.save(session)
+    assert sorted(ids(await store.load("s-1"))) == ["0", "1"]
+
+
 async def test_what_was_appended_is_not_shared_with_the_caller(store: SessionStore) -> None:
     await store.save(a_session())
     loop = a_loop("s-1", 1)
