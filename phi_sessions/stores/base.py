@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from abc import abstractmethod
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -138,12 +138,18 @@ class BaseStore(SessionStore):
         if not loops or (revision is None and not isinstance(session, str)):
             return await super().append(session, *loops)
         records = codec.encode_loops(loops, session_id)
+        # As it is now: while this waits, the object may be saved to another store.
+        origin = None if isinstance(session, str) else codec.origin_of(session)
         outcome = Outcome()
         try:
             await self._append(session_id, records, revision or Expect.UNCHANGED, outcome)
         finally:
             if outcome.revision is not None and not isinstance(session, str):
-                _extend(session, loops, records, outcome.revision)
+                put_loops(session, loops)
+                session.revision = outcome.revision
+                if origin is not None:
+                    merged = codec.put_records(origin.records, records)
+                    _settle(session, Origin(outcome.revision, origin.head, merged))
         assert outcome.revision is not None
         return outcome.revision
 
@@ -204,17 +210,6 @@ async def pack(session: Session) -> Parcel:
 def _settle(session: Session, origin: Origin) -> None:
     session.revision = origin.revision
     session.loops.origin = origin
-
-
-def _extend(
-    session: Session, loops: Iterable[LoopRecord], records: list[StoredRecord], revision: Revision
-) -> None:
-    origin = codec.origin_of(session)
-    put_loops(session, loops)
-    session.revision = revision
-    if origin is not None:
-        merged = codec.put_records(origin.records, records)
-        _settle(session, Origin(revision, origin.head, merged))
 
 
 def unpack(stored: Stored) -> Session:

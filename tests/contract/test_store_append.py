@@ -16,6 +16,7 @@ from phi_sessions import (
     FileSystemSessionStore,
     InvalidSessionIdError,
     LoopRecord,
+    MemorySessionStore,
     Session,
     SessionConflictError,
     SessionCorruptError,
@@ -251,6 +252,22 @@ async def test_what_is_added_to_an_object_while_it_is_first_appended_is_kept_for
     assert ids(await store.load("s-1")) == ["0"]
     await store.save(session)
     assert sorted(ids(await store.load("s-1"))) == ["0", "1"]
+
+
+async def test_an_object_saved_elsewhere_while_it_is_appended_to_is_saved_whole_afterwards(
+    store: SessionStore,
+) -> None:
+    session = a_session(loops=3)
+    session.loops[0].metadata = {"large": "x" * 500_000}  # so that a save writes what changed
+    await store.save(session)
+    session.loops[1].metadata = {"edited": True}
+    session.metadata["mine"] = 1
+    appending = asyncio.create_task(store.append(session, a_loop("s-1", 3)))
+    await asyncio.sleep(0)
+    async with MemorySessionStore() as elsewhere:
+        await elsewhere.save(session, expect=Expect.ANYTHING)
+    await store.save(session, expect=await appending)
+    assert content(await store.load("s-1")) == content(session)
 
 
 async def test_what_was_appended_is_not_shared_with_the_caller(store: SessionStore) -> None:
