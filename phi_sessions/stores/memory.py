@@ -138,5 +138,8 @@ class MemorySessionStore(BaseStore, SupportsLease):
             self._leases[session_id] = lease
             yield lease
         finally:
-            del self._leases[session_id]
+            if (
+                self._leases.get(session_id) is lease
+            ):  # if not, its loop was gone, and it was passed on
+                del self._leases[session_id]
             self._turnstile.leave(session_id, turn)

@@ -21,7 +21,9 @@ from safety_checks import assert_quiet, held_by_descriptor, lock_path, number, v
 from phi_sessions import (
     Expect,
     FileSystemSessionStore,
+    MemorySessionStore,
     Revision,
+    SessionLockedError,
     SessionStore,
     SessionTaskError,
 )
@@ -101,8 +103,6 @@ def test_two_runs_share_one_store(store_of_any_kind: SessionStore) -> None:
 
 @pytest.fixture(params=["memory", "file"])
 def store_of_any_kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SessionStore]:
-    from phi_sessions import MemorySessionStore
-
     store: SessionStore
     if request.param == "memory":
         store = MemorySessionStore()
@@ -270,6 +270,40 @@ def test_a_loop_that_vanishes_during_a_save_leaves_a_whole_session_and_a_free_lo
     assert_quiet(sync_store)
     kept.clear()
     gc.collect()
+
+
+def test_a_lease_whose_loop_vanished_is_the_next_holders_when_the_first_is_cleared_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.CRITICAL)  # tasks that are destroyed are told of
+    store = MemorySessionStore()
+    kept: list[Any] = []
+    with loops(2) as (one, other):
+        held = threading.Event()
+
+        async def hold() -> None:
+            async with store.lease("s-1", owner="the first"):
+                held.set()
+                await asyncio.sleep(30)
+
+        async def begin() -> None:
+            kept.append(asyncio.ensure_future(hold()))
+
+        async def take() -> None:
+            async with store.lease("s-1", owner="the next", timeout=5) as lease:
+                kept.clear()
+                gc.collect()
+                with pytest.raises(SessionLockedError) as caught:
+                    async with store.lease("s-1"):
+                        pass
+                assert caught.value.holder == lease
+            async with store.lease("s-1"):
+                pass
+
+        one.run(begin())
+        assert held.wait(10)
+        one.vanish()
+        other.run(take())
 
 
 def test_everything_works_in_debug_mode(
