@@ -17,8 +17,9 @@ from ..model import Revision, Session
 from ..promise import Promise
 from ..store import Expectation, OnError
 from ..timestamp import Timestamp
-from .base import BaseStore, Outcome, Stored, new_revision, not_found, pack, require
+from .base import BaseStore, Outcome, Stored, new_revision, not_found, pack, require, unpack
 from .forking import renew_in_child
+from .pace import pace
 from .patience import Patience
 from .turnstile import Turnstile
 
@@ -60,6 +61,9 @@ class MemorySessionStore(BaseStore, SupportsLease):
             self._keep(parcel, outcome)
 
     async def _read(self, session_id: str) -> Stored | None:
+        return self._stored(session_id)
+
+    def _stored(self, session_id: str) -> Stored | None:
         with self._mutex:  # a save takes the old state out before it puts the new one in
             kept = self._kept.get(session_id)
         if kept is None:
@@ -99,6 +103,23 @@ class MemorySessionStore(BaseStore, SupportsLease):
         with self._mutex:
             return list(reversed(self._kept))
 
+    async def list_for_agent(
+        self,
+        agent_id: str,
+        *,
+        on_error: OnError = "raise",  # noqa: ARG002 - nothing here can be damaged
+    ) -> list[Session]:
+        found: list[Session] = []
+        for session_id in await self.list_ids():
+            await pace.begin()
+            try:
+                stored = self._stored(session_id)
+                if stored is not None and stored.header.agent_id == agent_id:
+                    found.append(unpack(stored))
+            finally:
+                pace.end()
+        return found
+
     async def infos(
         self,
         *,
@@ -114,8 +135,12 @@ class MemorySessionStore(BaseStore, SupportsLease):
         for parcel, revision, saved_at in newest_first:
             if selection.is_complete:
                 return
-            size = len(parcel.head) + sum(len(record.text) for record in parcel.records)
-            info = card(codec.decode_card(parcel.head), revision, saved_at, size)
+            await pace.begin()
+            try:
+                size = len(parcel.head) + sum(len(record.text) for record in parcel.records)
+                info = card(codec.decode_card(parcel.head), revision, saved_at, size)
+            finally:
+                pace.end()
             if selection.takes(info):
                 yield info
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
 from conftest import scaled
@@ -12,6 +13,7 @@ from contract_samples import a_loop, a_session, content
 
 from phi_sessions import (
     Expect,
+    MemorySessionStore,
     Session,
     SessionConflictError,
     SessionExistsError,
@@ -179,3 +181,27 @@ async def test_a_listing_during_saves_and_deletes_has_each_session_once(
             assert set(listed) >= stay
             assert set(listed) - stay <= {"go-0", "go-1", "go-2"}
             await asyncio.sleep(0)
+
+
+async def test_listings_of_many_sessions_in_memory_leave_the_loop_its_turns() -> None:
+    store = MemorySessionStore()
+    for n in range(3000):
+        await store.save(a_session(f"s-{n}", metadata={"n": list(range(20))}))
+
+    async def cards() -> int:
+        return len([info async for info in store.infos()])
+
+    async def sessions() -> int:
+        return len(await store.list_for_agent("agent-1"))
+
+    async def old_ones() -> int:
+        return len(await store.prune(older_than=timedelta(days=-1), dry_run=True))
+
+    for listing in (cards, sessions, old_ones):
+        task = asyncio.create_task(listing())
+        turns = 0
+        while not task.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert task.result() == 3000
+        assert turns > 5, listing.__name__
