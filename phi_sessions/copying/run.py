@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from copy import copy
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from msgspec.structs import replace
 
@@ -112,6 +112,10 @@ async def copy_sessions(
     """
     if concurrency < 1:
         raise ValueError(f"concurrency must be at least 1: {concurrency}")
+    if on_conflict not in get_args(OnConflict):  # a mistaken one must not overwrite anything
+        raise ValueError(f"on_conflict is one of {get_args(OnConflict)}: {on_conflict!r}")
+    if on_error not in get_args(OnError):
+        raise ValueError(f"on_error is one of {get_args(OnError)}: {on_error!r}")
     wanted = Wanted(source, agent_id, active_after, where, on_error)
     if isinstance(session_ids, str):
         session_ids = [session_ids]

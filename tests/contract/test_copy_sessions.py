@@ -294,6 +294,13 @@ async def test_arguments_that_make_no_sense_are_refused(
         await copy_sessions(store, memory, concurrency=0)
     with pytest.raises(ValueError, match="time zone"):
         await copy_sessions(store, memory, active_after=datetime(2024, 1, 1))  # noqa: DTZ001
+    await memory.save(Session("s/1", "somebody"))
+    mistaken: Any = "keep"
+    with pytest.raises(ValueError, match="on_conflict is one of"):
+        await copy_sessions(store, memory, on_conflict=mistaken)
+    with pytest.raises(ValueError, match="on_error is one of"):
+        await copy_sessions(store, memory, on_error=mistaken)
+    assert (await memory.load("s/1")).agent_id == "somebody"
 
 
 async def test_an_error_of_where_or_progress_reaches_the_caller(
