@@ -165,7 +165,10 @@ def _with_query(
 
 def _read(name: str, text: str, kind: Any) -> Any:
     try:
-        return int(text, 8) if name in _OCTAL else msgspec.convert(text, kind, strict=False)
+        value = int(text, 8) if name in _OCTAL else msgspec.convert(text, kind, strict=False)
+        if value != value:
+            raise ValueError("it is not a number")
+        return value
     except (ValueError, msgspec.ValidationError) as error:
         raise ValueError(f"the option {name!r} cannot be {text!r}") from error
 

@@ -29,7 +29,7 @@ class Patience:
         longest: The longest pause between two attempts, in seconds.
 
     Raises:
-        ValueError: `seconds` is NaN, which no wait ever exceeds.
+        ValueError: A time is not a number: that wait would never be over.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class Patience:
         *,
         longest: float = _LONGEST,
     ) -> None:
-        if math.isnan(seconds):
-            raise ValueError("a time to wait cannot be NaN")
+        if math.isnan(seconds) or math.isnan(longest):
+            raise ValueError("nobody can wait for a time that is not a number")
         self._seconds = seconds
         self._session_id = session_id
         self._reason = reason

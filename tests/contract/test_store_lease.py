@@ -80,6 +80,13 @@ async def test_a_timeout_is_waited_out(store: Store) -> None:
         assert caught.value.holder is not None
 
 
+async def test_a_time_that_is_not_a_number_cannot_be_waited_for(store: Store) -> None:
+    async with store.lease("s-1"), asyncio.timeout(20):
+        with pytest.raises(ValueError, match="not a number"):
+            async with store.lease("s-1", timeout=float("nan")):
+                pass
+
+
 async def test_a_waiter_gets_it_when_the_holder_lets_go(store: Store) -> None:
     order: list[str] = []
     is_waiting = asyncio.Event()

@@ -193,6 +193,7 @@ def test_options_in_a_file_url_are_read_as_the_class_declares_them(
         ("dir=elsewhere", "no option 'dir'"),
         ("lock_timeout=soon", "'lock_timeout' cannot be 'soon'"),
         ("lock_timeout", "'lock_timeout' cannot be ''"),
+        ("lock_timeout=nan", "'lock_timeout' cannot be 'nan'"),
         ("fsync=maybe", "'fsync' cannot be 'maybe'"),
         ("mode=rw", "'mode' cannot be 'rw'"),
         ("mode=0888", "'mode' cannot be '0888'"),
