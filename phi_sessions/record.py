@@ -124,6 +124,8 @@ def enc_hook(value: Any) -> Any:
         return str(Timestamp.from_datetime(value))
     if isinstance(value, str):
         return str.__str__(value)
+    if isinstance(value, msgspec.Raw):  # JSON itself takes it as it is
+        return msgspec.json.decode(value)
     for plain in _PLAIN:
         if isinstance(value, plain):
             make = cast("Callable[[Any], Any]", plain)

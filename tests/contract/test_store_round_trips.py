@@ -241,3 +241,20 @@ async def test_raw_json_comes_back_whatever_its_layout(store: SessionStore, text
     loaded = await store.load("s-1")
     assert loaded.metadata == loaded.loops[0].metadata == loaded.loops[-1].metadata
     assert loaded.metadata == {"raw": value}
+
+
+async def test_raw_json_beside_unknown_keys_and_large_numbers_comes_back(
+    store: SessionStore,
+) -> None:
+    raw = msgspec.Raw(b'{"a": [1, 2.5]}')
+    session = a_session("s-1", loops=2, metadata={"raw": raw}, extra={"later": 1})
+    session.loops[0].metadata = {"raw": raw}
+    session.loops[0].extra = {"later": {"raw": raw}}
+    session.loops[1].metadata = {"raw": raw, "like NaN in MessagePack": 0xCB7FF0}
+    await store.save(session)
+    loaded = await store.load("s-1")
+    value = {"a": [1, 2.5]}
+    assert (loaded.metadata, loaded.extra) == ({"raw": value}, {"later": 1})
+    assert loaded.loops[0].metadata == {"raw": value}
+    assert loaded.loops[0].extra == {"later": {"raw": value}}
+    assert loaded.loops[1].metadata == {"raw": value, "like NaN in MessagePack": 0xCB7FF0}
