@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 from collections.abc import Collection
 from contextlib import AsyncExitStack
+from traceback import format_exception, format_exception_only
 from typing import Final
 
 from ..errors import SessionError
@@ -92,9 +92,9 @@ async def run_check(
             promise=check.promise,
             outcome=outcome,
             seconds=round(time.perf_counter() - begun, 3),
-            reason=reason,
-            error=None if error is None else _line(error),
-            traceback=None if error is None else "".join(traceback.format_exception(error)),
+            reason=None if reason is None else _printable(reason),
+            error=None if error is None else _printable(_line(error)),
+            traceback=None if error is None else _printable("".join(format_exception(error))),
         )
 
     making = asyncio.create_task(_make(check, open_store, reopen, processes, scale))
@@ -166,4 +166,9 @@ async def _watched(making: asyncio.Task[None], seconds: float) -> None:
 
 
 def _line(error: BaseException) -> str:
-    return "".join(traceback.format_exception_only(first_of(error))).strip().replace("\n", " | ")
+    return "".join(format_exception_only(first_of(error))).strip().replace("\n", " | ")
+
+
+def _printable(text: str) -> str:
+    """Return `text` as UTF-8 can say it: a store may name the ids that it was given as they are."""
+    return text.encode(errors="backslashreplace").decode()

@@ -15,6 +15,7 @@ import pytest
 
 from phi_sessions import (
     FileSystemSessionStore,
+    InvalidSessionIdError,
     MemorySessionStore,
     Session,
     SessionIOError,
@@ -84,6 +85,24 @@ async def test_a_report_is_json(report: Report) -> None:
         *("name", "theme", "promise", "outcome", "seconds", "error", "traceback")
     }
     assert by_name[THREE[2]]["reason"] == "the store does not promise 'processes'"
+
+
+class RepeatsTheId(MemorySessionStore):
+    """Names in its errors what it was asked for, as it is."""
+
+    async def load(self, session_id: str) -> Session:
+        try:
+            return await super().load(session_id)
+        except InvalidSessionIdError as error:
+            raise error if not session_id else RuntimeError(f"not an id: {session_id}") from error
+
+
+async def test_a_report_can_be_written_whatever_the_store_says() -> None:
+    report = await check_store(RepeatsTheId, only=["what_cannot_be_an_id_is_refused"])
+    [failed] = report.failed
+    assert "not an id: \\ud800" in (failed.error or "")
+    assert json.loads(report.to_json())["checks"][0]["error"] == failed.error
+    assert "not an id: \\ud800" in str(report).encode().decode()
 
 
 async def test_a_failure_can_be_raised(report: Report) -> None:
