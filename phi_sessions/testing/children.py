@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import pickle
+import threading
 import time
 import traceback
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
+from ..stores.finishing import to_its_end
 from .claims import broken
 from .elsewhere import in_thread
 from .trial import OpenStore, Trial
@@ -77,6 +79,7 @@ class Child:
         spawning = multiprocessing.get_context("spawn")
         self._trial = trial
         self._deadline = time.monotonic() + trial.scale.check_timeout
+        self._joining = threading.Lock()  # of two that wait for it, the system tells one its end
         self._pipe, self._its_end = spawning.Pipe()
         self._process = spawning.Process(
             target=_live, args=(self._its_end, opener, work, arguments), name=_NAME, daemon=True
@@ -109,7 +112,7 @@ class Child:
 
     def _kill(self) -> list[Any]:
         self._process.kill()
-        self._process.join()
+        self._join()
         said: list[Any] = []
         try:
             while self._pipe.poll():
@@ -141,18 +144,22 @@ class Child:
                 broken("a child process says nothing any more")
             kind, what = self._pipe.recv()
         except (EOFError, OSError):
-            self._process.join(10)
+            self._join(10)
             broken(
                 f"a child process ended, exit code {self._process.exitcode}, before it was done;"
                 " what it printed may tell why"
             )
         return kind, what
 
+    def _join(self, seconds: float | None = None) -> None:
+        with self._joining:
+            self._process.join(seconds)
+
     def close(self) -> None:
         """End it if it still runs, and let go of the pipe."""
         if self._process.pid is not None:
             self._process.kill()
-            self._process.join()
+            self._join()
         self._process.close()
         self._its_end.close()
         self._pipe.close()
@@ -174,13 +181,17 @@ async def children(
         for arguments in each:
             child = Child(trial, opener, work, arguments)
             started.append(child)
-            await in_thread(child.start)
+            await to_its_end(in_thread(child.start))
         for child in started:
             await child.is_ready()
         yield started
-    finally:
-        for child in started:
-            await in_thread(child.close)
+    finally:  # all of them, though the check be cancelled again meanwhile
+        await to_its_end(in_thread(_close, started))
+
+
+def _close(started: list[Child]) -> None:
+    for child in started:
+        child.close()
 
 
 def _pickled(trial: Trial, open_store: OpenStore) -> bytes:

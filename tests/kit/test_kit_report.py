@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import broken_stores
 import pytest
+from cancelling import at_once, cancelled_at
 
 from phi_sessions import (
     FileSystemSessionStore,
@@ -30,6 +33,9 @@ from phi_sessions.testing import (
     check_store,
     run_check,
 )
+from phi_sessions.testing.checks import processes
+from phi_sessions.testing.children import children
+from phi_sessions.testing.trial import Trial
 
 THREE = [
     "a_stale_save_is_refused",
@@ -226,6 +232,25 @@ async def test_whoever_cancels_the_checks_is_obeyed() -> None:
     checking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(checking, 10)
+
+
+async def test_no_child_outlives_a_check_that_is_cancelled(tmp_path: Path) -> None:
+    open_store = partial(FileSystemSessionStore, tmp_path)
+
+    async def with_two(trial: Trial) -> None:
+        async with children(trial, processes._append, [("s-1", 0, 1), ("s-1", 1, 1)]):
+            await asyncio.sleep(0)
+
+    for step in range(1, 20):
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(open_store())
+            trial = Trial(open_store, None, store, stack, Scale())
+            reached, end = await cancelled_at(with_two(trial), step, at_once)
+        assert multiprocessing.active_children() == [], step
+        assert isinstance(end, asyncio.CancelledError) is reached, end
+        if not reached:
+            return
+    raise AssertionError
 
 
 PROGRAM = """
