@@ -27,7 +27,7 @@ class CopyOutcome(StrEnum):
     """It differs in the target, and was left as it is."""
 
     GONE = "gone"
-    """It was deleted from the source meanwhile."""
+    """It was deleted from the source meanwhile, or became another agent's who was not asked for."""
 
     FAILED = "failed"
     """It could not be copied."""

@@ -79,11 +79,11 @@ async def copy_sessions(
     Args:
         source: Where the sessions are.
         target: Where they shall be.
-        agent_id: Only this agent's.
+        agent_id: Only this agent's, in the state that is copied too.
         active_after: Only those whose `last_active_at` is later; an aware time.
         session_ids: Only these, or this one.
-        where: Only those for whose card it returns True. With `session_ids` it is asked of no
-            others.
+        where: Only those for whose card it returns True, as they are listed. With `session_ids` it
+            is asked of no others.
         on_conflict: What to do with a session that differs in the target.
         on_error: Whether to raise, or to go on and report, when one session cannot be copied: it is
             damaged in the source or in the target, was asked for by its id and is not there, is
@@ -120,7 +120,7 @@ async def copy_sessions(
     if isinstance(session_ids, str):
         session_ids = [session_ids]
     found, missing = await wanted.ids(None if session_ids is None else set(session_ids))
-    copying = _Copying(source, target, on_conflict, on_error, verify, progress)
+    copying = _Copying(source, target, wanted, on_conflict, on_error, verify, progress)
     return await copying.run(found, missing, concurrency)
 
 
@@ -131,6 +131,7 @@ class _Copying:
         self,
         source: SessionStore,
         target: SessionStore,
+        wanted: Wanted,
         on_conflict: OnConflict,
         on_error: OnError,
         verify: bool,
@@ -138,6 +139,7 @@ class _Copying:
     ) -> None:
         self._source = source
         self._target = target
+        self._wanted = wanted
         self._on_conflict: OnConflict = on_conflict
         self._on_error: OnError = on_error
         self._verify = verify
@@ -203,7 +205,7 @@ class _Copying:
 
     async def _copy(self, session_id: str, turn: Turn) -> CopyOutcome:
         session = await self._source.find(session_id)
-        if session is None:
+        if session is None or not self._wanted.has_still(session):
             return CopyOutcome.GONE
         # A new session to the target: what the source's revision stands for is not there.
         session = replace(session, revision=None, loops=session.loops.copy())

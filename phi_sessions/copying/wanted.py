@@ -7,7 +7,7 @@ from datetime import datetime
 
 from ..errors import SessionError
 from ..info import Selection, SessionInfo, card
-from ..model import Revision
+from ..model import Revision, Session
 from ..store import OnError, SessionStore
 
 __all__ = ["Wanted"]
@@ -43,6 +43,13 @@ class Wanted:
         # With ids, a damaged session that nobody asked for is no hindrance.
         skip = self._on_error == "skip" or only is not None
         return await self._taken(found, skip=skip), missing
+
+    def has_still(self, session: Session) -> bool:
+        """Return whether a session, which may have changed since it was listed, is asked for.
+
+        `where` is not asked again: it was shown the card that the session had then.
+        """
+        return self._selection.takes(card(session, session.revision or Revision("")))
 
     async def _taken(self, found: list[str], *, skip: bool) -> list[str]:
         # Among the cards of all sessions, the damaged ones are those that are missing.

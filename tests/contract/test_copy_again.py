@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import scaled
@@ -26,6 +27,7 @@ from phi_sessions import (
     Session,
     SessionConflictError,
     SessionExistsError,
+    SessionInfo,
     SessionIOError,
     SessionStore,
     copy_sessions,
@@ -258,6 +260,23 @@ async def test_a_session_that_is_deleted_meanwhile_is_left_out_and_counted(
         await source.save(a_session("s/5"))
         assert await copy_sessions(source, store) == CopySummary(copied=11, gone=1)
     assert not await store.exists("s/5")
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+async def test_a_session_that_changes_hands_meanwhile_is_not_copied_for_the_agent_it_was_of(
+    store: SessionStore, on_error: Any
+) -> None:
+    class ChangesHands(MemorySessionStore):
+        async def infos(self, **options: Any) -> AsyncIterator[SessionInfo]:  # type: ignore[override]
+            async for info in super().infos(**options):
+                yield info
+            await self.save(a_session("s/5", "agent-0"))
+
+    async with ChangesHands() as source:
+        await filled(source)
+        summary = await copy_sessions(source, store, agent_id="agent-1", on_error=on_error)
+    assert summary == CopySummary(copied=5, gone=1)
+    assert await store.list_ids() == [f"s/{n}" for n in (11, 9, 7, 3, 1)]
 
 
 async def test_a_session_that_others_change_meanwhile_is_copied_in_one_of_its_states(
