@@ -158,7 +158,8 @@ class _Copying:
                 raise error
             self._tell(session_id, CopyOutcome.FAILED, error)
         turns = in_turn(found)
-        await _together(self._copy_each(turns) for _ in range(concurrency))
+        at_once = max(1, min(concurrency, len(found)))  # many would be waited for in vain
+        await _together(self._copy_each(turns) for _ in range(at_once))
         return CopySummary(**self._counts, failures=self._failures)
 
     async def _copy_each(self, turns: Iterator[tuple[str, Turn]]) -> None:

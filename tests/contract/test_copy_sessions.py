@@ -364,3 +364,20 @@ async def test_no_more_sessions_are_in_memory_than_was_asked_for(
                 assert peak - before < 2 * 9 * size < count * size / 2
         finally:
             tracemalloc.stop()
+
+
+@pytest.mark.parametrize("count", [0, 3])
+async def test_no_more_tasks_are_made_than_there_are_sessions(
+    memory: MemorySessionStore, count: int
+) -> None:
+    tasks = [0]
+
+    class Counting(MemorySessionStore):
+        async def find(self, session_id: str) -> Session | None:
+            tasks.append(len(asyncio.all_tasks()))
+            return await super().find(session_id)
+
+    async with Counting() as source:
+        await filled(source, count)
+        assert (await copy_sessions(source, memory, concurrency=50_000)).copied == count
+    assert max(tasks) < 20
