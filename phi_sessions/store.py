@@ -6,14 +6,13 @@ import asyncio
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from copy import copy
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
 from enum import Enum
-from inspect import isawaitable
 from types import TracebackType
 from typing import ClassVar, Literal, Self
 
+from .change import Change, changed, put_loops, with_own_list
 from .errors import (
     SessionConflictError,
     SessionCorruptError,
@@ -21,22 +20,16 @@ from .errors import (
     SessionNotFoundError,
 )
 from .info import Selection, SessionInfo, card
-from .loops import Loops
 from .model import LoopRecord, Revision, Session
 from .promise import Promise
 from .timestamp import Timestamp
 
 __all__ = [
-    "Change",
     "Expect",
     "Expectation",
     "OnError",
     "SessionStore",
-    "put_loops",
 ]
-
-Change = Callable[[Session], "Session | Awaitable[Session | None] | None"]
-"""Edits a session in place, or returns the session to store; plain or async."""
 
 _PAUSE = 0.001
 
@@ -237,6 +230,8 @@ class SessionStore(ABC):
             SessionConflictError: Somebody else was faster `attempts` times.
             SessionExistsError: The same, with the session made by somebody else each time.
             SessionNotFoundError: Nothing is stored, and there is no `create`.
+            TypeError: `change` returned what is no session.
+            ValueError: It returned another session.
             As `load` and `save` besides; what `change` and `create` raise is passed on.
         """
         for attempt in range(1, attempts + 1):
@@ -284,7 +279,7 @@ class SessionStore(ABC):
         if session.revision is None:
             return await self._store_first(session, loops)
         # Where nothing is stored, or another state, it is the save that says so.
-        extended = await self.find(session.session_id) or _with_own_list(session)
+        extended = await self.find(session.session_id) or with_own_list(session)
         put_loops(extended, loops)
         found = extended.revision
         try:
@@ -295,7 +290,7 @@ class SessionStore(ABC):
                 session.revision = extended.revision
 
     async def _store_first(self, session: Session, loops: Iterable[LoopRecord]) -> Revision:
-        extended = _with_own_list(session)
+        extended = with_own_list(session)
         put_loops(extended, loops)
         try:
             return await self.save(extended, expect=Expect.ABSENT)
@@ -370,35 +365,6 @@ class SessionStore(ABC):
             if on_error == "raise":
                 raise
             return None
-
-
-async def changed(change: Change, session: Session, session_id: str) -> Session:
-    """Return the session that `change` makes of `session`.
-
-    Raises:
-        ValueError: It is not `session_id`.
-    """
-    given = change(session)
-    if isawaitable(given):
-        given = await given
-    made = session if given is None else given
-    if made.session_id != session_id:
-        raise ValueError(f"the change of {session_id!r} gave {made.session_id!r}")
-    return made
-
-
-def put_loops(session: Session, loops: Iterable[LoopRecord]) -> None:
-    """Add `loops` to the session, or put them in the place of those with the same `loop_id`."""
-    places = {loop_id: place for place, loop_id in enumerate(session.loops.ids())}
-    for record in loops:
-        place = places.setdefault(record.loop_id, len(session.loops))
-        session.loops[place : place + 1] = [record]
-
-
-def _with_own_list(session: Session) -> Session:
-    copied = copy(session)
-    copied.loops = Loops[LoopRecord](session.loops)
-    return copied
 
 
 def _revision(session: Session) -> Revision:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from .. import codec
+from ..change import put_loops
 from ..codec import Origin, Parcel, StoredRecord
 from ..errors import (
     SessionConflictError,
@@ -18,7 +19,7 @@ from ..errors import (
 )
 from ..ids import name_from_id
 from ..model import LoopRecord, Revision, Session
-from ..store import Expect, Expectation, SessionStore, put_loops
+from ..store import Expect, Expectation, SessionStore
 from .pace import pace
 
 __all__ = [

@@ -149,6 +149,14 @@ async def test_what_was_created_with_another_id_is_refused(store: SessionStore) 
     assert await store.list_ids() == []
 
 
+async def test_a_change_that_gives_no_session_is_refused(store: SessionStore) -> None:
+    await store.save(a_session())
+    before = await state(store)
+    with pytest.raises(TypeError, match="gave int"):
+        await store.update("s-1", lambda session: session.metadata.setdefault("n", 7))
+    assert await state(store) == before
+
+
 async def test_a_change_to_another_id_is_refused(store: SessionStore) -> None:
     await store.save(a_session())
     await store.save(a_session("s-2"))

@@ -12,6 +12,7 @@ from inspect import isawaitable
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
+from ...change import Change, changed
 from ...codec import StoredRecord
 from ...errors import (
     SessionConflictError,
@@ -23,7 +24,7 @@ from ...info import Selection, SessionInfo
 from ...lease import Lease, SupportsLease
 from ...model import Session
 from ...promise import Promise
-from ...store import Change, Expect, Expectation, OnError, changed
+from ...store import Expect, Expectation, OnError
 from ..base import BaseStore, Outcome, Stored, not_found, pack, settling, unpack
 from ..file_leases import FileLeases
 from ..grip import Grip, given_back
