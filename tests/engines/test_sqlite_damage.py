@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,17 @@ async def store(path: Path) -> AsyncIterator[SQLiteSessionStore]:
         yield made
 
 
+SEEN_BY_SIZE = [
+    "UPDATE sessions SET head = '{'",
+    "UPDATE sessions SET agent_id = 'b'",
+    "UPDATE sessions SET size = 7",
+    "UPDATE records SET text = '{' WHERE loop_id = 's-1.0'",
+    "DELETE FROM records WHERE loop_id = 's-1.0'",
+]
+
+
 @pytest.mark.parametrize(
-    "damage",
-    [
-        "UPDATE sessions SET head = '{'",
-        "UPDATE sessions SET agent_id = 'b'",
-        "UPDATE sessions SET size = 7",
-        "UPDATE records SET text = '{' WHERE loop_id = 's-1.0'",
-        "UPDATE records SET loop_id = 'x' WHERE loop_id = 's-1.0'",
-        "DELETE FROM records WHERE loop_id = 's-1.0'",
-    ],
+    "damage", [*SEEN_BY_SIZE, "UPDATE records SET loop_id = 'x' WHERE loop_id = 's-1.0'"]
 )
 async def test_a_holder_that_expects_anything_heals_what_was_damaged(
     store: SQLiteSessionStore, path: Path, damage: str
@@ -45,6 +47,27 @@ async def test_a_holder_that_expects_anything_heals_what_was_damaged(
     assert number(await store.load("s-1")) == 1
     assert (await store.load("s-1")).loops == held.loops
     assert_sound(path)
+
+
+@pytest.mark.parametrize("damage", SEEN_BY_SIZE)
+async def test_what_lost_a_part_is_neither_deleted_nor_replaced_by_hand(
+    store: SQLiteSessionStore, path: Path, damage: str
+) -> None:
+    await store.save(version(1, size=2))
+    with another(path) as connection:
+        assert connection.execute(damage).rowcount == 1
+        before = list(connection.iterdump())
+    for call in (
+        lambda: store.delete("s-1"),
+        lambda: store.save(version(2)),
+        lambda: store.prune(older_than=timedelta(0)),
+    ):
+        with pytest.raises(SessionCorruptError) as caught:
+            await call()
+        assert caught.value.session_id == "s-1"
+        assert caught.value.path == str(path)
+    with another(path) as connection:
+        assert list(connection.iterdump()) == before
 
 
 @pytest.mark.parametrize("agent_id", [None, "b"])

@@ -47,7 +47,7 @@ async def store(path: Path) -> AsyncIterator[SQLiteSessionStore]:
         (statements.NUMBERS_OF_AGENT, "sessions_by_agent"),
         (statements.CARDS, "INTEGER PRIMARY KEY"),
         (statements.SESSIONS, "INTEGER PRIMARY KEY"),
-        (statements.HEAD, "INTEGER PRIMARY KEY"),
+        (statements.LOOK_OVER, "INTEGER PRIMARY KEY"),
         (statements.RECORDS, "INTEGER PRIMARY KEY"),
         (statements.FIND_RECORD, "records_by_loop"),
         (statements.CHANGE, "INTEGER PRIMARY KEY"),
@@ -62,7 +62,7 @@ async def test_a_statement_goes_through_an_index(
 ) -> None:
     await store.save(version(1))
     with another(path) as connection:
-        named = {"numbers": "[1]", "max_bytes": 1}
+        named = {"numbers": "[1]", "max_bytes": 1, "number": 1, "first": 1, "last": 1}
         values = named if ":" in statement else [1] * statement.count("?")
         plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
     told = [step[-1] for step in plan]

@@ -8,16 +8,17 @@ from contextlib import closing
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ... import codec
-from ...codec import Card, Header, Origin, StoredRecord
+from ...codec import Origin, StoredRecord
 from ...errors import SessionCorruptError
 from ...info import SessionInfo, card
 from ...model import Revision
 from ...timestamp import Timestamp
 from ..base import Stored
 from . import statements
+from .damage import check_kinds, check_names, check_size, damaged
 from .driver import sqlite3
 from .failures import DRIVER_ERRORS, is_damage
-from .statements import check_kinds, damaged, decoded, encoded, places
+from .statements import decoded, encoded, places
 
 __all__ = ["Reader"]
 
@@ -150,7 +151,7 @@ class Reader:
     def _card(self, row: _Row) -> SessionInfo:
         try:
             header = codec.decode_card(row.head)
-            _check_names(header, row)
+            check_names(header, row.session_id, row.agent_id)
         except SessionCorruptError as error:
             error.session_id = decoded(row.session_id)
             raise
@@ -167,7 +168,7 @@ class Reader:
             if row.size > self._max_bytes:
                 raise damaged(f"{row.size:,} bytes, max_bytes is {self._max_bytes:,}")
             header = codec.decode_head(row.head)
-            _check_names(header, row)
+            check_names(header, row.session_id, row.agent_id)
             if only_record is None:
                 with closing(connection.execute(statements.RECORDS, places(row.number))) as found:
                     records = _records(row, found)
@@ -205,13 +206,6 @@ def _row(row: Sequence[Any]) -> _Row:
     return _Row(*row)
 
 
-def _check_names(header: Header | Card, row: _Row) -> None:
-    if encoded(header.session_id) != row.session_id:
-        raise damaged(f"the head is of session {header.session_id!r}")
-    if encoded(header.agent_id) != row.agent_id:
-        raise damaged(f"the head is of agent {header.agent_id!r}")
-
-
 def _records(row: _Row, found: Iterable[tuple[Any, Any]]) -> list[StoredRecord]:
     records: list[StoredRecord] = []
     size = len(row.head)
@@ -222,9 +216,5 @@ def _records(row: _Row, found: Iterable[tuple[Any, Any]]) -> list[StoredRecord]:
             raise damaged(f"loop record {loop_id!r} is stored under another name")
         records.append(StoredRecord(loop_id, text))
         size += len(text)
-    if (len(records), size) != (row.records, row.size):
-        raise damaged(
-            f"{len(records)} loop records and {size:,} bytes, where there should be"
-            f" {row.records} and {row.size:,}"
-        )
+    check_size((len(records), size), (row.records, row.size))
     return records

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
-
-from ...errors import SessionCorruptError
+from typing import Final
 
 __all__ = [
     "ADD",
@@ -17,8 +14,8 @@ __all__ = [
     "EXISTS",
     "FIND",
     "FIND_RECORD",
-    "HEAD",
     "IDS",
+    "LOOK_OVER",
     "NUMBERS",
     "NUMBERS_OF_AGENT",
     "RECORDS",
@@ -26,8 +23,6 @@ __all__ = [
     "REMOVE_RECORDS",
     "REPLACE",
     "SESSIONS",
-    "check_kinds",
-    "damaged",
     "decoded",
     "encoded",
     "places",
@@ -60,7 +55,11 @@ SESSIONS: Final = f"SELECT key, loop_id, text, {_SESSION} {_THESE} {_ONLY_RECORD
 # Changing
 
 FIND: Final = "SELECT number, revision, records, size FROM sessions WHERE session_id = ?"
-HEAD: Final = "SELECT head FROM sessions WHERE number = ?"
+LOOK_OVER: Final = (
+    "SELECT head, agent_id, (SELECT count(*) FROM records WHERE place BETWEEN :first AND :last),"
+    " (SELECT ifnull(sum(length(CAST(text AS BLOB))), 0) FROM records"
+    " WHERE place BETWEEN :first AND :last) FROM sessions WHERE number = :number"
+)
 FIND_RECORD: Final = (
     "SELECT place, length(CAST(text AS BLOB)) FROM records"
     " WHERE session = ? AND loop_id = CAST(? AS TEXT) ORDER BY place DESC LIMIT 1"
@@ -96,21 +95,6 @@ def encoded(name: str) -> bytes:
 def decoded(name: bytes) -> str:
     """Return an id or a revision, which are always UTF-8 unless they are damaged."""
     return name.decode("utf-8", "replace")
-
-
-def check_kinds(row: Sequence[Any], kinds: tuple[type, ...]) -> None:
-    """Make sure that a row holds what was put in it, as far as types tell.
-
-    Raises:
-        SessionCorruptError: It does not.
-    """
-    if tuple(map(type, row)) != kinds:
-        raise damaged("a row holds what was never put there")
-
-
-def damaged(reason: str) -> SessionCorruptError:
-    """Return the error that says what is wrong; whose it is stands with whoever knows."""
-    return SessionCorruptError(reason, reason=reason)
 
 
 def places(number: int) -> tuple[int, int]:

@@ -13,8 +13,9 @@ from ...model import Revision
 from ...store import Expect, Expectation
 from ..base import new_revision, not_found, require
 from . import statements
+from .damage import check_kinds, check_names, check_size
 from .driver import sqlite3
-from .statements import check_kinds, damaged, decoded, encoded, places
+from .statements import decoded, encoded, places
 
 __all__ = ["Writer"]
 
@@ -117,17 +118,22 @@ class Writer:
     def _require_sound(
         self, connection: sqlite3.Connection, found: _Found, session_id: str
     ) -> None:
-        """Make sure that what is about to be lost is no damaged session, as far as its head tells.
+        """Make sure that what is about to be lost is no damaged session.
+
+        The records are counted and measured, not read.
 
         Raises:
             SessionCorruptError: It is.
         """
-        row = connection.execute(statements.HEAD, (found.number,)).fetchone()
+        first, last = places(found.number)
+        values = {"number": found.number, "first": first, "last": last}
+        row = connection.execute(statements.LOOK_OVER, values).fetchone()
         try:
-            check_kinds(row, (bytes,))
-            header = codec.decode_head(row[0])
-            if header.session_id != session_id:
-                raise damaged(f"the head is of session {header.session_id!r}")
+            check_kinds(row, (bytes, bytes, int, int))
+            head, agent_id, records, size = row
+            header = codec.decode_head(head)
+            check_names(header, encoded(session_id), agent_id)
+            check_size((records, len(head) + size), (found.records, found.size))
         except SessionCorruptError as error:
             error.session_id, error.path = session_id, self._path
             raise
