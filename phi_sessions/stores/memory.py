@@ -163,8 +163,7 @@ class MemorySessionStore(BaseStore, SupportsLease):
             self._leases[session_id] = lease
             yield lease
         finally:
-            if (
-                self._leases.get(session_id) is lease
-            ):  # if not, its loop was gone, and it was passed on
+            # If it is another's, the loop of this one was gone, and it was passed on.
+            if self._leases.get(session_id) is lease:
                 del self._leases[session_id]
             self._turnstile.leave(session_id, turn)

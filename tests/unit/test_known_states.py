@@ -26,7 +26,7 @@ from phi_sessions import (
 from phi_sessions.stores.filesystem import directory as directory_module
 from phi_sessions.stores.filesystem import known
 from phi_sessions.stores.filesystem.known import Known, KnownStates
-from phi_sessions.stores.filesystem.reader import Bond, Stamp, State
+from phi_sessions.stores.filesystem.state import Bond, Stamp, State
 
 NEW = "new"
 LARGE = 80_000

@@ -20,9 +20,10 @@ from ...store import Expect
 from ..flock import acquire, held
 from . import disk, tailfile
 from .directory import SessionDirectory
+from .failures import translate
 from .flush import alone
 from .layout import SUFFIX, TAIL, Paths, id_from_temporary, is_aside
-from .reader import Bond, Unsettled, translate
+from .state import Bond, Unsettled
 
 __all__ = [
     "Finding",

@@ -20,11 +20,13 @@ from ..base import Outcome, Stored, new_revision, not_found, require
 from ..flock import acquire, held, release
 from ..grip import Grip
 from . import disk, document, tailfile
+from .failures import translating
 from .flush import Writing
 from .known import Known, KnownStates
 from .layout import Paths
 from .publish import NotDurable, publish, withdraw
-from .reader import Bond, SessionReader, Stamp, State, Unsettled, translating
+from .reader import SessionReader
+from .state import Bond, Stamp, State, Unsettled
 from .tail import step_line
 from .tailfile import Ending
 

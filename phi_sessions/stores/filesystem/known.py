@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from ..forking import renew_in_child
 from .layout import Paths
-from .reader import Stamp, State
+from .state import Stamp, State
 
 __all__ = ["Known", "KnownStates"]
 

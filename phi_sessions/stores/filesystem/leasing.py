@@ -8,8 +8,8 @@ from ...lease import Lease
 from .. import grip
 from ..grip import Grip
 from . import disk
+from .failures import translating
 from .layout import Paths
-from .reader import translating
 
 __all__ = ["holder_of", "take"]
 

@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
-from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from ... import codec
 from ...codec import Origin, StoredRecord
-from ...errors import SaveOutcomeUnknownError, SessionCorruptError, SessionIOError
+from ...errors import SessionCorruptError
 from ...info import SessionInfo, card
 from ...model import Revision
 from ...store import Expect, Expectation
 from ...timestamp import Timestamp
 from ..base import Stored
 from . import disk, document, tailfile
+from .failures import translate
 from .layout import Paths
-from .publish import NotDurable
+from .state import Bond, Stamp, State, Unsettled, bond_of, state_of
 from .tail import Tail
 from .tailfile import Ending
 
-__all__ = ["Bond", "SessionReader", "Stamp", "State", "Unsettled", "translate", "translating"]
+__all__ = ["SessionReader"]
 
 _log = logging.getLogger(__name__)
 _PREFIX: Final = 4096
@@ -36,62 +34,6 @@ _PREFIX: Final = 4096
 
 _END: Final = 16
 """Bytes of a file that are read to see whether it ends as it should."""
-
-
-class Stamp(NamedTuple):
-    """What changes when a file changes."""
-
-    inode: int
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Stamp:
-        """Return the stamp of a file with this status."""
-        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-class Unsettled(Exception):
-    """A file looks damaged; it is, unless somebody is writing into it just now.
-
-    phi-core's older functions write in place. The file is damaged if it still has the same
-    `stamp` a moment later.
-    """
-
-    def __init__(self, error: SessionCorruptError, stamp: Stamp) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.stamp = stamp
-
-
-class Bond(Enum):
-    """How a tail stands to the session file beside it."""
-
-    NONE = "none"
-    """There is no tail, or one with nothing in it."""
-
-    LIVE = "live"
-    """It extends the session file."""
-
-    TAKEN_IN = "taken in"
-    """The session file holds it already; it was left behind by a crash."""
-
-    ORPHAN = "orphan"
-    """Another program, which knows no tails, rewrote or removed the session file under it."""
-
-
-class State(NamedTuple):
-    """What is stored, as a writer needs to know it."""
-
-    revision: Revision
-    snapshot: Revision
-    ending: Ending | None
-    bond: Bond
-    is_own: bool
-    """Whether the session file is laid out as ours are."""
-
-    stamp: Stamp
-    """The session file."""
 
 
 class SessionReader:
@@ -190,16 +132,16 @@ class SessionReader:
                 # A tail of which it cannot be told what it extends is kept.
                 bond = Bond.ORPHAN if damage or ending else Bond.NONE
                 if own is not None and damage is None:
-                    bond = _bond(own.revision, own.supersedes, ending)
+                    bond = bond_of(own.revision, own.supersedes, ending)
                 return State(Revision(""), Revision(""), ending, bond, is_own=False, stamp=stamp)
             is_own = own is not None and document.ends_well(self._end(prefix, file))
             if own is not None and is_own and document.names_session(own.head, session_id):
-                state = _state(own.revision, own.supersedes, ending, True, stamp)
+                state = state_of(own.revision, own.supersedes, ending, True, stamp)
                 if at_its_ends or state.revision == expect:
                     return state
             snapshot, supersedes = self._read(session_id, file)
             self._read_tail(paths, session_id, file)
-        return _state(snapshot.origin.revision, supersedes, ending, is_own, stamp)
+        return state_of(snapshot.origin.revision, supersedes, ending, is_own, stamp)
 
     def _read_ending(
         self, paths: Paths, session_id: str, file: _File
@@ -303,33 +245,11 @@ def _is_current(file: _File) -> bool:
     return file.stamp == Stamp.of(status)
 
 
-def _bond(revision: Revision, supersedes: Revision | None, tail: Ending | Tail | None) -> Bond:
-    if tail is None:
-        return Bond.NONE
-    if tail.extends == revision:
-        return Bond.LIVE
-    if not tail.has_steps or tail.revision in (revision, supersedes):
-        return Bond.TAKEN_IN
-    return Bond.ORPHAN
-
-
-def _state(
-    snapshot: Revision,
-    supersedes: Revision | None,
-    ending: Ending | None,
-    is_own: bool,
-    stamp: Stamp,
-) -> State:
-    bond = _bond(snapshot, supersedes, ending)
-    latest = ending.revision if ending is not None and bond is Bond.LIVE else snapshot
-    return State(latest, snapshot, ending, bond, is_own, stamp)
-
-
 def _with_tail(
     snapshot: Stored, supersedes: Revision | None, tail: Tail | None, paths: Paths
 ) -> Stored:
     origin = snapshot.origin
-    bond = _bond(origin.revision, supersedes, tail)
+    bond = bond_of(origin.revision, supersedes, tail)
     if bond is Bond.ORPHAN:
         _log.warning("%s belongs to no stored state of its session; see check()", paths.tail)
     if tail is None or bond is not Bond.LIVE:
@@ -351,7 +271,7 @@ def _card(
     tail: Tail | None,
 ) -> SessionInfo:
     size, mtime_ns = file.stamp.size, file.stamp.mtime_ns
-    if tail is not None and _bond(revision, supersedes, tail) is Bond.LIVE:
+    if tail is not None and bond_of(revision, supersedes, tail) is Bond.LIVE:
         revision = tail.revision
         size += tail.size
         mtime_ns = max(mtime_ns, tail.mtime_ns)
@@ -376,23 +296,3 @@ def _unsettled(
     )
     corrupt.__cause__ = error
     return Unsettled(corrupt, file.stamp)
-
-
-@contextmanager
-def translating(session_id: str) -> Generator[None]:
-    """Raise this package's errors for the system's."""
-    try:
-        yield
-    except OSError as error:
-        raise translate(error, session_id) from error
-
-
-def translate(error: OSError, session_id: str | None = None) -> SessionIOError:
-    """Return this package's error for the system's."""
-    filename = None if error.filename is None else str(error.filename)
-    what = f"{filename or 'session storage'}: {error.strerror or error}"
-    kind: type[SessionIOError] = SessionIOError
-    if isinstance(error, NotDurable):
-        kind = SaveOutcomeUnknownError
-        what += "; the change can be seen, but may not survive a power cut"
-    return kind(what, session_id=session_id, errno=error.errno, filename=filename)

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from ..flock import Contended
 from ..patience import Patience
-from .reader import Stamp, Unsettled
+from .state import Stamp, Unsettled
 
 __all__ = ["Retry", "TryAgain", "insist"]
 

@@ -21,8 +21,10 @@ from ...info import SessionInfo
 from ..flock import Contended, acquire, release
 from . import disk, document
 from .agents import AgentIndex, Moment
+from .failures import translate
 from .layout import LOCK, SUFFIX, TAIL, TEMPORARY, Paths, id_from_temporary
-from .reader import SessionReader, Unsettled, translate
+from .reader import SessionReader
+from .state import Unsettled
 
 __all__ = [
     "ids_in_order",
