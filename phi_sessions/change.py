@@ -37,8 +37,13 @@ async def changed(change: Change, session: Session, session_id: str) -> Session:
 
 def put_loops(session: Session, loops: Iterable[LoopRecord]) -> None:
     """Add `loops` to the session, or put them in the place of those with the same `loop_id`."""
+    records = list(loops)
+    names = {record.loop_id for record in records}
+    if len(names) == len(records) and names.isdisjoint(session.loops.ids()):  # as most often
+        session.loops.extend(records)
+        return
     places = {loop_id: place for place, loop_id in enumerate(session.loops.ids())}
-    for record in loops:
+    for record in records:
         place = places.setdefault(record.loop_id, len(session.loops))
         session.loops[place : place + 1] = [record]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -184,6 +185,10 @@ def origin_of(session: Session) -> Origin | None:
 
 def put_records(records: list[StoredRecord], news: Iterable[StoredRecord]) -> list[StoredRecord]:
     """Return `records` with `news` at the end, or in the place of those with their `loop_id`."""
+    news = list(news)
+    names = {record.loop_id for record in news}
+    if len(names) == len(news) and names.isdisjoint(map(itemgetter(0), records)):  # as most often
+        return [*records, *news]
     result = list(records)
     places = {record.loop_id: place for place, record in enumerate(records)}
     for record in news:

@@ -23,7 +23,7 @@ class Entry(Generic[R]):
     is the object that counts; until then the text is kept to the byte.
     """
 
-    __slots__ = ("_decode", "_loop_id", "record", "text")
+    __slots__ = ("_decode", "record", "stored_id", "text")
 
     def __init__(
         self,
@@ -34,13 +34,13 @@ class Entry(Generic[R]):
     ) -> None:
         self.record = record
         self.text = text
-        self._loop_id = loop_id
+        self.stored_id = loop_id
         self._decode = decode
 
     @property
     def loop_id(self) -> str:
         """The record's id, known without decoding."""
-        return self._loop_id if self.record is None else self.record.loop_id
+        return self.stored_id if self.record is None else self.record.loop_id
 
     def get(self) -> R:
         """Return the record, decoded on the first call."""
@@ -51,12 +51,12 @@ class Entry(Generic[R]):
         return self.record
 
     def __getstate__(self) -> tuple[R | None, bytes | None, str, Callable[[bytes], R] | None]:
-        return self.record, self.text, self._loop_id, self._decode
+        return self.record, self.text, self.stored_id, self._decode
 
     def __setstate__(
         self, state: tuple[R | None, bytes | None, str, Callable[[bytes], R] | None]
     ) -> None:
-        self.record, self.text, self._loop_id, self._decode = state
+        self.record, self.text, self.stored_id, self._decode = state
 
 
 class Loops(MutableSequence[R], Generic[R]):
@@ -81,7 +81,11 @@ class Loops(MutableSequence[R], Generic[R]):
 
     def ids(self) -> list[str]:
         """Return the `loop_id` of each record, decoding none."""
-        return [entry.loop_id for entry in self.entries]
+        # What `Entry.loop_id` says, without a call for each: there may be very many.
+        return [
+            entry.stored_id if entry.record is None else entry.record.loop_id
+            for entry in self.entries
+        ]
 
     def __len__(self) -> int:
         return len(self.entries)
