@@ -338,7 +338,7 @@ class SessionStore(ABC):
                 except (SessionNotFoundError, SessionConflictError):
                     continue
                 except SessionCorruptError:
-                    if on_error == "raise":
+                    if on_error != "skip":
                         raise
                     continue
             pruned.append(info.session_id)
@@ -362,7 +362,7 @@ class SessionStore(ABC):
         try:
             return await self.find(session_id)
         except SessionCorruptError:
-            if on_error == "raise":
+            if on_error != "skip":
                 raise
             return None
 

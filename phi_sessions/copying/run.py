@@ -22,7 +22,6 @@ from ..errors import (
     SessionNotFoundError,
     SessionTaskError,
 )
-from ..info import SessionInfo
 from ..model import Revision
 from ..store import Expect, OnError, SessionStore
 from ..stores.base import pack
@@ -30,7 +29,7 @@ from ..stores.finishing import to_its_end
 from .difference import first_difference
 from .outcome import CopyFailure, CopyOutcome, CopyProgress, CopySummary
 from .turns import Turn, in_turn
-from .wanted import Wanted
+from .wanted import Wanted, Where
 
 __all__ = ["OnConflict", "copy_sessions"]
 
@@ -50,7 +49,7 @@ async def copy_sessions(
     agent_id: str | None = None,
     active_after: datetime | None = None,
     session_ids: Iterable[str] | None = None,
-    where: Callable[[SessionInfo], bool] | None = None,
+    where: Where | None = None,
     on_conflict: OnConflict = "raise",
     on_error: OnError = "raise",
     verify: bool = True,
@@ -82,8 +81,8 @@ async def copy_sessions(
         agent_id: Only this agent's, in the state that is copied too.
         active_after: Only those whose `last_active_at` is later; an aware time.
         session_ids: Only these, or this one.
-        where: Only those for whose card it returns True, as they are listed. With `session_ids` it
-            is asked of no others.
+        where: Only those for whose card it returns True, as they are listed; a plain or an async
+            function. With `session_ids` it is asked of no others.
         on_conflict: What to do with a session that differs in the target.
         on_error: Whether to raise, or to go on and report, when one session cannot be copied: it is
             damaged in the source or in the target, was asked for by its id and is not there, is
@@ -154,7 +153,7 @@ class _Copying:
         self._total = len(found) + len(missing)
         for session_id in missing:
             error = SessionNotFoundError(f"session {session_id!r} not found", session_id=session_id)
-            if self._on_error == "raise":
+            if self._on_error != "skip":
                 raise error
             self._tell(session_id, CopyOutcome.FAILED, error)
         turns = in_turn(found)
@@ -192,7 +191,7 @@ class _Copying:
 
     async def _may_skip(self, session_id: str, error: SessionError) -> bool:
         """Return whether it is this session that failed, and not a store."""
-        if self._on_error == "raise" or isinstance(error, _NEVER_SKIPPED):
+        if self._on_error != "skip" or isinstance(error, _NEVER_SKIPPED):
             return False
         if error is self._not_saved:
             return False  # a full disk answers, too

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime
+from inspect import isawaitable
 
 from ..errors import SessionError
 from ..info import Selection, SessionInfo, card
 from ..model import Revision, Session
 from ..store import OnError, SessionStore
 
-__all__ = ["Wanted"]
+__all__ = ["Wanted", "Where"]
+
+Where = Callable[[SessionInfo], bool | Awaitable[bool]]
+"""Says of a card whether its session is wanted; plain or async."""
 
 
 class Wanted:
@@ -21,7 +25,7 @@ class Wanted:
         source: SessionStore,
         agent_id: str | None,
         active_after: datetime | None,
-        where: Callable[[SessionInfo], bool] | None,
+        where: Where | None,
         on_error: OnError,
     ) -> None:
         self._source = source
@@ -63,7 +67,7 @@ class Wanted:
         try:
             async for info in cards:
                 if info.session_id in asked:
-                    takes[info.session_id] = self._takes(info)
+                    takes[info.session_id] = await self._takes(info)
         finally:
             if isinstance(cards, AsyncGenerator):  # `where` may have raised
                 await cards.aclose()
@@ -73,12 +77,19 @@ class Wanted:
                     takes[session_id] = await self._may_take(session_id)
         return [session_id for session_id in found if takes.get(session_id)]
 
-    def _takes(self, info: SessionInfo) -> bool:
-        return self._selection.takes(info) and (self._where is None or self._where(info))
+    async def _takes(self, info: SessionInfo) -> bool:
+        if not self._selection.takes(info):
+            return False
+        if self._where is None:
+            return True
+        verdict = self._where(info)
+        return await verdict if isawaitable(verdict) else verdict
 
     async def _may_take(self, session_id: str) -> bool:
         try:
             session = await self._source.find(session_id)
         except SessionError:
             return True  # to be met again, and reported, when it is copied
-        return session is not None and self._takes(card(session, session.revision or Revision("")))
+        if session is None:
+            return False
+        return await self._takes(card(session, session.revision or Revision("")))

@@ -206,6 +206,12 @@ async def test_filters_choose(store: SessionStore, on_error: Any) -> None:
     assert await chosen(session_ids="s/3") == [3]
     assert await chosen(session_ids=[]) == []
     assert await chosen(where=lambda info: info.metadata["n"] % 5 == 0) == [10, 5, 0]
+
+    async def takes(info: SessionInfo) -> bool:
+        await asyncio.sleep(0)
+        return bool(info.metadata["n"] % 5 == 0)
+
+    assert await chosen(where=takes) == [10, 5, 0]
     assert await chosen(
         agent_id="agent-0",
         active_after=border,

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,6 +160,20 @@ async def test_what_is_beyond_the_limit_is_not_looked_at(
     made_old(store.dir / "bad.json")
     infos = store.infos(limit=1, on_error=on_error)  # type: ignore[arg-type]
     assert [info.session_id async for info in infos] == ["good"]
+
+
+async def test_a_mistaken_word_passes_over_nothing(store: FileSystemSessionStore) -> None:
+    mistaken: Any = "Skip"
+    await store.save(large("good"))
+    (store.dir / "bad.json").write_bytes(b"{")
+    for call in (
+        store.list_for_agent("a", on_error=mistaken),
+        store.prune(older_than=DAY, on_error=mistaken, dry_run=True),
+    ):
+        with pytest.raises(SessionCorruptError):
+            await call
+    with pytest.raises(SessionCorruptError):
+        [info async for info in store.infos(on_error=mistaken)]
 
 
 @pytest.mark.parametrize("session_id", ["s", 'i"d', "back\\slash"])

@@ -105,6 +105,6 @@ class Listing:
                 lambda: self._workers.run(self._reader.card, session_id),
             )
         except (SessionCorruptError, SessionIOError):
-            if on_error == "raise":
+            if on_error != "skip":
                 raise
             return None

@@ -135,7 +135,7 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
             try:
                 stored = await self._read(session_id)
             except (SessionCorruptError, SessionIOError):
-                if on_error == "raise":
+                if on_error != "skip":
                     raise
                 continue
             if stored is not None and stored.header.agent_id == agent_id:

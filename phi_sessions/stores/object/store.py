@@ -166,7 +166,7 @@ class ObjectSessionStore(BaseStore, SupportsLease):
             try:
                 found, stored = await self._load(session_id)
             except SessionCorruptError:
-                if on_error == "raise":
+                if on_error != "skip":
                     raise
                 return None
             if stored is None or stored.header.agent_id != agent_id:

@@ -146,7 +146,7 @@ class PostgresSessionStore(BaseStore, SupportsLease):
                 try:
                     stored = await as_stored(session_id, rows, self._place)
                 except SessionCorruptError:
-                    if on_error == "raise":
+                    if on_error != "skip":
                         raise
                     continue
                 if stored is not None and stored.header.agent_id == agent_id:
@@ -171,7 +171,7 @@ class PostgresSessionStore(BaseStore, SupportsLease):
                 try:
                     info = await as_info(row, self._place)
                 except SessionCorruptError:
-                    if on_error == "raise":
+                    if on_error != "skip":
                         raise
                     continue
                 if selection.takes(info):

@@ -167,7 +167,7 @@ class RedisSessionStore(BaseStore, SupportsLease):
                 try:
                     stored = await stored_of(found.listed.session_id, found.place, found.answer)
                 except SessionCorruptError:
-                    if on_error == "raise":
+                    if on_error != "skip":
                         raise
                     continue
                 if stored.header.agent_id == agent_id:  # else it was changed meanwhile
@@ -195,7 +195,7 @@ class RedisSessionStore(BaseStore, SupportsLease):
                     try:
                         info = card_of(found.listed.session_id, found.place, found.answer)
                     except SessionCorruptError:
-                        if on_error == "raise":
+                        if on_error != "skip":
                             raise
                         continue
                     if selection.takes(info):

@@ -137,7 +137,7 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
         selection = Selection(agent_id, active_after, limit)
         if selection.is_complete:
             return
-        most = limit if active_after is None and on_error == "raise" else None
+        most = limit if active_after is None and on_error != "skip" else None
         read = partial(self._reader.cards, enough=_ENOUGH)
         async for info in self._listed(agent_id, most, read, on_error):
             if selection.takes(info):
@@ -161,7 +161,7 @@ class SQLiteSessionStore(BaseStore, SupportsLease):
             while found:
                 for each in found:
                     if isinstance(each, SessionCorruptError):
-                        if on_error == "raise":
+                        if on_error != "skip":
                             raise each
                     elif each is not None and each.session_id not in seen:
                         seen.add(each.session_id)
