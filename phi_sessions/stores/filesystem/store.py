@@ -218,6 +218,7 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
             SessionNotFoundError: Nothing is stored under the id.
             SessionLockedError: Somebody else held the session for too long.
             SessionCorruptError: What is stored is damaged; it was left as it is.
+            SessionEncodeError: With `indent`, the file would be larger than `max_bytes`.
             SessionIOError: The storage failed; what was there is untouched.
             SessionTaskError: The store is closed.
         """
