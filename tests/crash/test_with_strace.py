@@ -92,7 +92,12 @@ def _operation(call: Call) -> str:
         if "AT_EMPTY_PATH" in call.arguments:
             return "fstat"
         return "lstat" if "AT_SYMLINK_NOFOLLOW" in call.arguments else "stat"
-    names = {"openat": "open", "utimensat": "utime", "rename": "replace"}
+    names = {
+        "openat": "open",
+        "utimensat": "utime",
+        "rename": "replace",
+        "faccessat2": "access",
+    }
     return names.get(call.name, call.name)
 
 
