@@ -9,10 +9,23 @@ from inspect import isawaitable
 from .loops import Loops
 from .model import LoopRecord, Session
 
-__all__ = ["Change", "changed", "put_loops", "with_own_list"]
+__all__ = ["Change", "WatchedChange", "changed", "put_loops", "with_own_list"]
 
 Change = Callable[[Session], "Session | Awaitable[Session | None] | None"]
 """Edits a session in place, or returns the session to store; plain or async."""
+
+
+class WatchedChange:
+    """A change, and whether it is async, which shows when it is called."""
+
+    def __init__(self, change: Change) -> None:
+        self._change = change
+        self.is_async = False
+
+    def __call__(self, session: Session) -> Session | Awaitable[Session | None] | None:
+        given = self._change(session)
+        self.is_async = isawaitable(given)
+        return given
 
 
 async def changed(change: Change, session: Session, session_id: str) -> Session:

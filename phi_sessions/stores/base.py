@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import secrets
 from abc import abstractmethod
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final, NamedTuple
 
 from .. import codec
-from ..change import put_loops
+from ..change import Change, WatchedChange, put_loops
 from ..codec import Origin, Parcel, StoredRecord
 from ..errors import (
     SessionConflictError,
     SessionExistsError,
+    SessionLockedError,
     SessionNotFoundError,
     SessionTaskError,
 )
@@ -21,6 +22,8 @@ from ..ids import name_from_id
 from ..model import LoopRecord, Revision, Session
 from ..store import Expect, Expectation, SessionStore
 from .pace import pace
+from .patience import Patience
+from .turnstile import Turnstile
 
 __all__ = [
     "BaseStore",
@@ -33,6 +36,10 @@ __all__ = [
     "settling",
     "unpack",
 ]
+
+
+_COURTESY: Final = 30.0
+"""Seconds that an update waits for others of its process that were overtaken before it."""
 
 
 class Outcome:
@@ -99,6 +106,7 @@ class BaseStore(SessionStore):
 
     def __init__(self) -> None:
         self._closed = False
+        self._overtaken = Turnstile()
 
     @abstractmethod
     async def _write(self, session: Session, expect: Expectation, outcome: Outcome) -> None:
@@ -131,6 +139,36 @@ class BaseStore(SessionStore):
             await self._write(session, expect, outcome)
         assert session.revision is not None
         return session.revision
+
+    async def update(
+        self,
+        session_id: str,
+        change: Change,
+        *,
+        create: Callable[[], Session] | None = None,
+        attempts: int = 100,
+    ) -> Session:
+        watched = WatchedChange(change)
+        once = min(attempts, 1)
+        try:
+            return await super().update(session_id, watched, create=create, attempts=once)
+        except (SessionConflictError, SessionExistsError):
+            if attempts == once:
+                raise
+        # One by one, as only one of many could succeed; and quick ones do not wait for slow ones.
+        kind = "async" if watched.is_async else "plain"
+        async with _in_line(self._overtaken, f"{kind} {session_id}"):
+            return await self._update_again(session_id, watched, create, attempts - 1)
+
+    async def _update_again(
+        self,
+        session_id: str,
+        change: WatchedChange,
+        create: Callable[[], Session] | None,
+        attempts: int,
+    ) -> Session:
+        """Make an update that was overtaken once; no other of this process tries just now."""
+        return await super().update(session_id, change, create=create, attempts=attempts)
 
     async def append(self, session: str | Session, *loops: LoopRecord) -> Revision:
         session_id = session if isinstance(session, str) else session.session_id
@@ -176,6 +214,20 @@ class BaseStore(SessionStore):
     def _check(self, session_id: str) -> None:
         self._check_open()
         name_from_id(session_id)
+
+
+@asynccontextmanager
+async def _in_line(line: Turnstile, key: str) -> AsyncGenerator[None]:
+    """Wait for those before, for a while: it is only to spare everybody vain attempts."""
+    try:
+        turn = await line.enter(key, Patience(_COURTESY, None))
+    except SessionLockedError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        line.leave(key, turn)
 
 
 @contextmanager

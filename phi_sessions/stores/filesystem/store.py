@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from functools import partial
-from inspect import isawaitable
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from ...change import Change, changed
+from ...change import WatchedChange, changed
 from ...codec import StoredRecord
 from ...errors import (
-    SessionConflictError,
     SessionCorruptError,
-    SessionExistsError,
     SessionIOError,
 )
 from ...info import Selection, SessionInfo
@@ -170,30 +167,15 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
         async with self._leases.hold(lease, patience):
             yield lease
 
-    async def update(
+    async def _update_again(
         self,
         session_id: str,
-        change: Change,
-        *,
-        create: Callable[[], Session] | None = None,
-        attempts: int = 100,
+        change: WatchedChange,
+        create: Callable[[], Session] | None,
+        attempts: int,
     ) -> Session:
-        is_async = False
-
-        def watched(session: Session) -> Session | Awaitable[Session | None] | None:
-            nonlocal is_async
-            given = change(session)
-            is_async = isawaitable(given)
-            return given
-
-        once = min(attempts, 1)
-        try:
-            return await super().update(session_id, watched, create=create, attempts=once)
-        except (SessionConflictError, SessionExistsError):
-            if attempts == once:
-                raise
-        if is_async:  # it may take its time: nobody else is to wait for it
-            return await super().update(session_id, change, create=create, attempts=attempts - 1)
+        if change.is_async:  # it may take its time: nobody else is to wait for it
+            return await super()._update_again(session_id, change, create, attempts)
         async with self._turn(session_id) as retry, given_back(self._workers) as grip:
             stored = await self._run(retry, self._directory.load_alone, session_id, grip)
             if stored is not None:
