@@ -222,7 +222,8 @@ class SessionStore(ABC):
             session_id: Which session.
             change: Edits the session in place and returns None, or returns the session to store;
                 a plain or an async function. It may be called several times, each time with a
-                fresh object.
+                fresh object. Whatever else it returns is refused with TypeError, and a session of
+                another id with ValueError.
             create: Builds the session that `change` gets when nothing is stored.
             attempts: How often to try at the most.
 
@@ -230,8 +231,6 @@ class SessionStore(ABC):
             SessionConflictError: Somebody else was faster `attempts` times.
             SessionExistsError: The same, with the session made by somebody else each time.
             SessionNotFoundError: Nothing is stored, and there is no `create`.
-            TypeError: `change` returned what is no session.
-            ValueError: It returned another session.
             As `load` and `save` besides; what `change` and `create` raise is passed on.
         """
         for attempt in range(1, attempts + 1):

@@ -168,6 +168,7 @@ class GivenClient:
         execute = partial(_stubbornly, partial(self._execute, commands))
         moved_by = asyncio.get_running_loop().time() + seconds / 2
         is_out = False
+        moving: ClusterError | None = None
         try:
             async with asyncio.timeout(seconds):
                 while True:
@@ -178,7 +179,7 @@ class GivenClient:
                         except ClusterError as error:
                             if not _is_on_the_move(error, moved_by):
                                 raise
-                            is_out = False
+                            moving, is_out = error, False
                     await asyncio.sleep(_UNTIL_MOVED)
         except ResponseError as error:
             return [error]
@@ -188,7 +189,7 @@ class GivenClient:
             raise AnswerLostError from LostConnectionError(str(error))
         except DRIVER_ERRORS as error:
             if not is_out:
-                raise MaxConnectionsError("no connection came free in time") from error
+                raise moving or MaxConnectionsError("no connection came free in time") from error
             if may_have_run(error, self.tries_again):
                 raise AnswerLostError from error
             raise
