@@ -234,23 +234,29 @@ class SessionStore(ABC):
             As `load` and `save` besides; what `change` and `create` raise is passed on.
         """
         for attempt in range(1, attempts + 1):
-            session = await (self.load(session_id) if create is None else self.find(session_id))
-            expect: Expectation = Expect.ABSENT
-            if session is None:
-                assert create is not None
-                session = create()
-            elif session.revision is not None:
-                expect = session.revision
-            stored = await changed(change, session, session_id)
+            made, expect = await self._changed(session_id, change, create)
             try:
-                await self.save(stored, expect=expect)
+                await self.save(made, expect=expect)
             except (SessionConflictError, SessionExistsError):
                 if attempt == attempts:
                     raise
                 await asyncio.sleep(random.uniform(0, _PAUSE * min(attempt, 16)))  # noqa: S311 - not a secret
             else:
-                return stored
+                return made
         raise ValueError(f"attempts must be at least 1: {attempts}")
+
+    async def _changed(
+        self, session_id: str, change: Change, create: Callable[[], Session] | None
+    ) -> tuple[Session, Expectation]:
+        """Return what an update is to store, and in the place of what."""
+        session = await (self.load(session_id) if create is None else self.find(session_id))
+        expect: Expectation = Expect.ABSENT
+        if session is None:
+            assert create is not None
+            session = create()
+        elif session.revision is not None:
+            expect = session.revision
+        return await changed(change, session, session_id), expect
 
     async def append(self, session: str | Session, *loops: LoopRecord) -> Revision:
         """Add loop records at the end, or put them in the place of those with the same `loop_id`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, NamedTuple
 
 from .. import codec
@@ -148,13 +148,13 @@ class BaseStore(SessionStore):
         create: Callable[[], Session] | None = None,
         attempts: int = 100,
     ) -> Session:
+        if attempts < 2:
+            return await super().update(session_id, change, create=create, attempts=attempts)
         watched = WatchedChange(change)
-        once = min(attempts, 1)
-        try:
-            return await super().update(session_id, watched, create=create, attempts=once)
-        except (SessionConflictError, SessionExistsError):
-            if attempts == once:
-                raise
+        made, expect = await self._changed(session_id, watched, create)
+        with suppress(SessionConflictError, SessionExistsError):  # it was overtaken
+            await self.save(made, expect=expect)
+            return made
         # One by one, as only one of many could succeed; and quick ones do not wait for slow ones.
         kind = "async" if watched.is_async else "plain"
         async with _in_line(self._overtaken, f"{kind} {session_id}"):

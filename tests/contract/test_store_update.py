@@ -20,6 +20,7 @@ from phi_sessions import (
     Session,
     SessionConflictError,
     SessionEncodeError,
+    SessionError,
     SessionExistsError,
     SessionNotFoundError,
     SessionStore,
@@ -192,6 +193,32 @@ async def test_what_a_change_raises_is_passed_on_and_nothing_is_stored(
     with pytest.raises(ZeroDivisionError):
         await store.update("s-2", count, create=lambda: a_session("s-2", loops=1 // 0))
     assert await state(store) == before
+
+
+@pytest.mark.parametrize("kind", [SessionConflictError, SessionExistsError])
+@pytest.mark.parametrize("where", ["plain", "async", "create"])
+async def test_a_conflict_that_a_change_raises_itself_is_passed_on_at_once(
+    store: SessionStore, kind: type[SessionError], where: str
+) -> None:
+    calls = 0
+
+    def fail(*_: Session) -> Session:
+        nonlocal calls
+        calls += 1
+        raise kind("of another session", session_id="s-2")
+
+    async def fail_later(session: Session) -> Session:
+        await asyncio.sleep(0)
+        return fail(session)
+
+    with pytest.raises(kind) as caught:
+        await store.update(
+            "s-1",
+            fail_later if where == "async" else fail,
+            create=fail if where == "create" else a_session,
+        )
+    assert caught.value.session_id == "s-2"
+    assert calls == 1
 
 
 async def test_a_change_that_cannot_be_stored_is_refused(store: SessionStore) -> None:
