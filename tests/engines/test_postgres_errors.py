@@ -121,6 +121,8 @@ async def test_a_dsn_that_makes_no_sense(dsn: str) -> None:
         "postgresql://u:sec/ret@h:5432/x",
         "postgresql://u:12/ret@h:5432/x",
         "postgresql://u:sec?ret@h:5432/x",
+        "postgresql://u:sec?ret=2@h:5432/x",
+        "postgresql://u:12sec?r=1&et=2@h:5432/x",
         "postgresql://u:sec#ret@h:5432/x",
         "postgresql://u:s@ec/ret@h:5432/x",
         "postgresql://u:[sec@h:5432/x",
@@ -150,6 +152,12 @@ def test_a_dsn_that_is_not_percent_encoded_is_refused_and_not_quoted(dsn: str) -
 )
 def test_a_dsn_that_is_percent_encoded_is_named_without_what_is_secret(dsn: str) -> None:
     assert repr(PostgresSessionStore(dsn)) == "PostgresSessionStore('postgresql://h:5432/x')"
+
+
+@pytest.mark.parametrize("hosts", ["h", "h:1,i:2", "[::1]", "[::1]:5432,h", "%2Frun%2Fpg:5432"])
+def test_the_hosts_of_a_dsn_that_is_percent_encoded_are_named(hosts: str) -> None:
+    store = PostgresSessionStore(f"postgresql://{hosts}/x?user=u@tenant&password=secret")
+    assert repr(store) == f"PostgresSessionStore('postgresql://{hosts}/x')"
 
 
 async def test_a_server_that_takes_the_call_and_says_nothing() -> None:

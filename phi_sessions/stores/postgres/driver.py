@@ -47,6 +47,9 @@ where both may come, it is let through first."""
 
 Row = Sequence[Any]
 
+_NO_PORT: Final = re.compile(r":(?!\d+(?:,|$))[^\]]*$")
+"""What is behind a host's name and no port, as the beginning of a password that has a ? in it."""
+
 
 class Connection(Protocol):
     """What is used of `asyncpg.Connection`, whose annotations tell a type checker too little."""
@@ -121,9 +124,12 @@ def address_of(dsn: str) -> str:
     """
     with suppress(ValueError):  # which may quote a part of the password
         parts = urlsplit(dsn)
+        hosts = parts.netloc.rpartition("@")[2]
         fields = parts.query.split("&") if "@" in parts.query else []
-        if "@" not in parts.path + parts.fragment and all("=" in each for each in fields):
-            return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        is_cut = bool(fields) and _NO_PORT.search(hosts) is not None
+        is_cut = is_cut or "@" in parts.path + parts.fragment
+        if not is_cut and all("=" in each for each in fields):
+            return f"postgresql://{hosts}{parts.path}"
     raise ValueError("not the URL of a PostgreSQL server, or a part of it is not percent-encoded")
 
 
