@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -293,8 +294,33 @@ async def test_a_connection_that_a_pool_lends_for_leases_is_not_shut_for_idlenes
         assert await pool.fetchval("SHOW idle_session_timeout") == "500ms"
 
 
-def _pool_is_idle(store: PostgresSessionStore) -> bool:
-    from typing import Any
+async def test_a_connection_comes_back_as_it_was_to_a_pool_whose_owner_resets_it(
+    postgres_url: str, other: PostgresSessionStore
+) -> None:
+    asked = "SHOW idle_session_timeout"
 
+    async def reset(connection: Any) -> None:
+        pass
+
+    async def init(connection: Any) -> None:
+        await connection.execute("SET idle_session_timeout = '77s'")
+
+    async with (
+        asyncpg.create_pool(postgres_url, min_size=1, max_size=1, init=init, reset=reset) as pool,
+        PostgresSessionStore(pool) as store,
+    ):
+        pid = await pool.fetchval("SELECT pg_backend_pid()")
+        async with store.lease("s-1"):
+            pass
+        assert await pool.fetchval(asked) == "77s"
+        async with other.lease("s-1"):
+            with pytest.raises(SessionLockedError):
+                async with store.lease("s-1"):
+                    pass
+        assert await pool.fetchval(asked) == "77s"
+        assert await pool.fetchval("SELECT pg_backend_pid()") == pid
+
+
+def _pool_is_idle(store: PostgresSessionStore) -> bool:
     pools: list[Any] = [client.connections for client in store._server._opened]
     return all(line.is_closed() for pool in pools for line, _ in pool._idle)

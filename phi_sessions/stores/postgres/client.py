@@ -114,7 +114,7 @@ class ClientMaker:
         else:
             connections = GivenPool(self.source, self.timeout)
         if lease_dsn is None:
-            line = BorrowedLine(connections)
+            line = BorrowedLine(connections, self.timeout)
         else:
             dial = partial(connect, lease_dsn, statement_cache_size=100, **_FOR_LEASES)
             line = OwnLine(dial)

@@ -50,8 +50,15 @@ WHERE l.session_id = $1 AND k.locktype = 'advisory' AND k.granted AND k.objsubid
     AND (k.classid::bigint << 32 | k.objid::bigint) = {key}
 """
 
-# However long nothing is said over it; the pool undoes this when it gets its connection back.
-_STAY: Final = "/* phi_sessions stay */ SET idle_session_timeout = 0"
+# However long nothing is said over it; undone before the pool gets its connection back, as what the
+# pool does then may be its owner's own.
+_STAY: Final = """
+/* phi_sessions stay */ WITH was AS MATERIALIZED (SELECT current_setting('idle_session_timeout'))
+SELECT was.*, set_config('idle_session_timeout', '0', false) FROM was
+"""
+_AS_BEFORE: Final = (
+    "/* phi_sessions as_before */ SELECT set_config('idle_session_timeout', $1, false)"
+)
 
 
 class LeaseStatements:
@@ -107,20 +114,28 @@ class BorrowedLine(Line):
 
     is_kept = False
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, timeout: float) -> None:
         self._connections = connections
+        self._timeout = timeout
+        self._before = ""
 
     async def open(self) -> Connection:
         connection = await self._connections.take()
         try:
-            await connection.fetch(_STAY)
+            [[self._before, _]] = await connection.fetch(_STAY)
         except BaseException:
             await self._connections.give_back(connection)
             raise
         return connection
 
     async def close(self, connection: Connection) -> None:
-        await self._connections.give_back(connection)
+        try:
+            if not is_broken(connection):
+                await connection.fetch(_AS_BEFORE, self._before, timeout=self._timeout)
+        except ERRORS:
+            await hang_up(connection)
+        finally:
+            await self._connections.give_back(connection)
 
 
 class Grip:
