@@ -154,6 +154,17 @@ def test_a_dsn_that_is_percent_encoded_is_named_without_what_is_secret(dsn: str)
     assert repr(PostgresSessionStore(dsn)) == "PostgresSessionStore('postgresql://h:5432/x')"
 
 
+def test_a_dsn_that_is_no_url_is_refused_and_not_quoted() -> None:
+    dsn = "host=h user=u password=secret"
+    for store in (
+        lambda: PostgresSessionStore(dsn),
+        lambda: PostgresSessionStore("postgresql://localhost/x", lease_dsn=dsn),
+    ):
+        with pytest.raises(ValueError, match="not the URL of a PostgreSQL server") as caught:
+            store()
+        assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("hosts", ["h", "h:1,i:2", "[::1]", "[::1]:5432,h", "%2Frun%2Fpg:5432"])
 def test_the_hosts_of_a_dsn_that_is_percent_encoded_are_named(hosts: str) -> None:
     store = PostgresSessionStore(f"postgresql://{hosts}/x?user=u@tenant&password=secret")

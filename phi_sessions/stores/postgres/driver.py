@@ -128,7 +128,7 @@ def address_of(dsn: str) -> str:
         fields = parts.query.split("&") if "@" in parts.query else []
         is_cut = bool(fields) and _NO_PORT.search(hosts) is not None
         is_cut = is_cut or "@" in parts.path + parts.fragment
-        if not is_cut and all("=" in each for each in fields):
+        if parts.scheme and not is_cut and all("=" in each for each in fields):
             return f"postgresql://{hosts}{parts.path}"
     raise ValueError("not the URL of a PostgreSQL server, or a part of it is not percent-encoded")
 
