@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-_COURTESY: Final = 30.0
+_COURTESY: Final = 10.0
 """Seconds that an update waits for others of its process that were overtaken before it."""
 
 

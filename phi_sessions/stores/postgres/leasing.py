@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -66,7 +66,9 @@ class Leasing:
         if here is not None:
             return here
         # Whoever is first in the line waits for another process, and so do those behind it.
-        return await self._ask(session_id, lambda leases: leases.holder_of(session_id))
+        with suppress(SessionIOError):  # they are told that it is held, if not by whom
+            return await self._ask(session_id, lambda leases: leases.holder_of(session_id))
+        return None
 
     async def _take(self, grip: Grip, lease: Lease) -> Held | None:
         async def take(leases: LeaseConnection) -> Held | None:

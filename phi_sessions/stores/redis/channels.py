@@ -193,6 +193,8 @@ class GivenClient:
             if may_have_run(error, self.tries_again):
                 raise AnswerLostError from error
             raise
+        finally:
+            moving = None  # it knows this frame: they would hold each other
 
     async def _execute(self, commands: Sequence[Command]) -> list[Any]:
         if len(commands) == 1:
