@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from awaiting import eventually
 from cancelling import CANCELS, Cancel, cancelled_at
@@ -95,6 +96,33 @@ async def test_two_attempts_are_enough_whoever_else_updates(tmp_path: Path) -> N
     assert (await stores[0].load("s-1")).metadata["n"] == 12 * rounds
     for store in stores:
         await store.aclose()
+
+
+async def test_it_tries_again_after_a_program_that_takes_no_lock(
+    file_store: FileSystemSessionStore,
+) -> None:
+    await file_store.save(counter())
+    path, calls = file_store.dir / "s-1.json", 0
+
+    def count(session: Session) -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= 3:  # as phi-core's older functions write
+            stored = msgspec.json.decode(path.read_bytes())
+            stored.pop("revision", None)
+            stored["metadata"]["n"] += 100
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(stored)))
+        session.metadata["n"] += 1
+
+    with pytest.raises(SessionConflictError):
+        await file_store.update("s-1", count, attempts=2)
+    assert calls == 2
+    assert (await file_store.update("s-1", count, attempts=2)).metadata["n"] == 301
+    assert (await file_store.load("s-1")).metadata["n"] == 301
+    calls = 0
+    assert (await file_store.update("s-1", count)).metadata["n"] == 602
+    assert calls == 4
+    assert lock_is_free(lock_path(file_store))
 
 
 async def test_one_attempt_is_one(file_store: FileSystemSessionStore) -> None:

@@ -14,7 +14,9 @@ from typing import Final, ParamSpec, TypeVar
 from ...change import WatchedChange, changed
 from ...codec import StoredRecord
 from ...errors import (
+    SessionConflictError,
     SessionCorruptError,
+    SessionExistsError,
     SessionIOError,
 )
 from ...info import Selection, SessionInfo
@@ -187,8 +189,15 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
             expect = Expect.ABSENT if stored is None else stored.origin.revision
             session = await changed(change, session, session_id)
             with settling(session) as outcome:
-                await self._put(retry, session, expect, outcome, grip)
-        return session
+                try:
+                    await self._put(retry, session, expect, outcome, grip)
+                except (SessionConflictError, SessionExistsError):
+                    if attempts == 1:
+                        raise
+                else:
+                    return session
+        # By one who takes no lock, as phi-core's older functions do.
+        return await super()._update_again(session_id, change, create, attempts - 1)
 
     async def compact(self, session_id: str) -> None:
         """Take what was appended into the session file, where phi-core sees it.
