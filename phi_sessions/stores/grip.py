@@ -101,7 +101,9 @@ async def _let_go(workers: Workers, grip: Grip) -> None:
     try:
         await workers.run(grip.let_go)
     except SessionTaskError:
-        grip.let_go()  # the store was closed before, and has no thread left
+        pass  # the store was closed before, and has no thread left
+    finally:
+        grip.let_go()  # if no thread has: none was left, or the event loop ends before one is free
 
 
 def holder_of(path: str) -> Lease | None:

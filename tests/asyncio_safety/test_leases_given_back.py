@@ -7,7 +7,7 @@ import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,38 @@ async def test_a_holder_cancelled_while_it_gives_back_frees_it(
         assert task.cancelled()
         async with store.lease("s-1", owner="the next"):
             pass
+
+
+def test_a_run_that_ends_while_its_holder_gives_back_frees_it(make: Callable[[], Store]) -> None:
+    store, other = make(), make()
+    kept: list[asyncio.Task[None]] = []
+
+    async def leave_it_giving_back() -> None:
+        held, left = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            async with store.lease("s-1"):
+                held.set()
+                await busy.wait()
+                left.set()
+
+        busy = asyncio.Event()
+        kept.append(asyncio.create_task(hold()))
+        await asyncio.wait_for(held.wait(), _SECONDS)
+        stack.enter_context(threads_busy(store))
+        busy.set()
+        await left.wait()
+        await asyncio.sleep(0)
+
+    async def take() -> None:
+        async with other, other.lease("s-1", owner="the next"):
+            pass
+
+    with ExitStack() as stack:
+        asyncio.run(leave_it_giving_back())
+        assert kept[0].cancelled()
+        asyncio.run(take())
+    asyncio.run(store.aclose())
 
 
 async def test_a_holder_cancelled_inside_and_again_frees_it(make: Callable[[], Store]) -> None:
