@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -40,6 +41,9 @@ __all__ = [
 
 _COURTESY: Final = 10.0
 """Seconds that an update waits for others of its process that were overtaken before it."""
+
+_TURN: Final = 1.0
+"""Seconds after which the next one goes on, too, if the change is async: it may take its time."""
 
 
 class Outcome:
@@ -157,7 +161,8 @@ class BaseStore(SessionStore):
             return made
         # One by one, as only one of many could succeed; and quick ones do not wait for slow ones.
         kind = "async" if watched.is_async else "plain"
-        async with _in_line(self._overtaken, f"{kind} {session_id}"):
+        turn = _TURN if watched.is_async else _COURTESY
+        async with _in_line(self._overtaken, f"{kind} {session_id}", turn):
             return await self._update_again(session_id, watched, create, attempts - 1)
 
     async def _update_again(
@@ -217,16 +222,21 @@ class BaseStore(SessionStore):
 
 
 @asynccontextmanager
-async def _in_line(line: Turnstile, key: str) -> AsyncGenerator[None]:
-    """Wait for those before, for a while: it is only to spare everybody vain attempts."""
+async def _in_line(line: Turnstile, key: str, longest: float) -> AsyncGenerator[None]:
+    """Wait for those before, for a while, and have those behind wait for `longest` seconds.
+
+    It is only to spare everybody vain attempts.
+    """
     try:
         turn = await line.enter(key, Patience(_COURTESY, None))
     except SessionLockedError:
         yield
         return
+    timer = asyncio.get_running_loop().call_later(longest, line.leave, key, turn)
     try:
         yield
     finally:
+        timer.cancel()
         line.leave(key, turn)
 
 

@@ -37,7 +37,10 @@ class Overtaken:
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
-async def test_many_tasks_make_two_attempts_each(store: SessionStore, is_async: bool) -> None:
+async def test_many_tasks_make_two_attempts_each(
+    store: SessionStore, is_async: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "_TURN", 30.0)
     await store.save(a_session())
     tasks, calls = scaled(40), 0
 
@@ -69,7 +72,25 @@ async def test_a_plain_change_does_not_wait_for_an_async_one(store: SessionStore
     assert (await store.load("s-1")).metadata["n"] == 12
 
 
-async def test_who_is_cancelled_in_the_line_leaves_it(store: SessionStore) -> None:
+async def test_an_async_change_does_not_wait_long_for_a_slow_one(store: SessionStore) -> None:
+    await store.save(a_session())
+    slow, quick = Overtaken(store), Overtaken(store)
+    task = asyncio.create_task(store.update("s-1", slow))
+    async with asyncio.timeout(30):
+        await slow.again.wait()
+        quick.go_on.set()
+        async with asyncio.timeout(15):
+            await store.update("s-1", quick)
+        slow.go_on.set()
+        await task
+    assert (quick.calls, slow.calls) == (2, 3)
+    assert (await store.load("s-1")).metadata["n"] == 4
+
+
+async def test_who_is_cancelled_in_the_line_leaves_it(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "_TURN", 30.0)
     await store.save(a_session())
     first, second, third = (Overtaken(store) for _ in range(3))
     async with asyncio.timeout(30):
@@ -90,6 +111,7 @@ async def test_who_is_cancelled_in_the_line_leaves_it(store: SessionStore) -> No
 
 async def test_nobody_waits_for_ever_for_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "_COURTESY", 0.02)
+    monkeypatch.setattr(base, "_TURN", 30.0)
     async with MemorySessionStore() as store, asyncio.timeout(30):
         await store.save(a_session())
         stuck, other = Overtaken(store), Overtaken(store)

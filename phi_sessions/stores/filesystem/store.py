@@ -58,7 +58,7 @@ class FileSystemSessionStore(BaseStore, SupportsLease):
     `Expect.ANYTHING`, which replaces whatever is there).
 
     An `update` that was overtaken once holds the session's lock while a plain function changes it,
-    so that it is not overtaken again; an async function may take its time, and holds up nobody.
+    so that it is not overtaken again; an async function may take its time: no lock is held for it.
 
     Args:
         dir: The directory; made, 0700, with the first save.
