@@ -227,9 +227,10 @@ async def _in_line(line: Turnstile, key: str, longest: float) -> AsyncGenerator[
 
     It is only to spare everybody vain attempts.
     """
-    try:
+    turn = None
+    with suppress(SessionLockedError):
         turn = await line.enter(key, Patience(_COURTESY, None))
-    except SessionLockedError:
+    if turn is None:
         yield
         return
     timer = asyncio.get_running_loop().call_later(longest, line.leave, key, turn)

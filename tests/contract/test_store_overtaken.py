@@ -123,3 +123,27 @@ async def test_nobody_waits_for_ever_for_those_before(monkeypatch: pytest.Monkey
         stuck.go_on.set()
         await task
         assert (await store.load("s-1")).metadata["n"] == 4
+
+
+async def test_an_error_after_a_vain_wait_does_not_tell_of_the_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(base, "_COURTESY", 0.02)
+    monkeypatch.setattr(base, "_TURN", 30.0)
+    async with MemorySessionStore() as store, asyncio.timeout(30):
+        await store.save(a_session())
+        stuck, other = Overtaken(store), Overtaken(store)
+
+        async def fails(session: Session) -> None:
+            await other(session)
+            if other.calls == 2:
+                raise ZeroDivisionError
+
+        task = asyncio.create_task(store.update("s-1", stuck))
+        await stuck.again.wait()
+        other.go_on.set()
+        with pytest.raises(ZeroDivisionError) as caught:
+            await store.update("s-1", fails)
+        assert caught.value.__context__ is None
+        stuck.go_on.set()
+        await task
