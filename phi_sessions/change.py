@@ -16,7 +16,7 @@ Change = Callable[[Session], "Session | Awaitable[Session | None] | None"]
 
 
 class WatchedChange:
-    """A change, and whether it is async, which shows when it is called."""
+    """A change, and whether it is async, which shows when it is called and is so for good."""
 
     def __init__(self, change: Change) -> None:
         self._change = change
@@ -24,7 +24,7 @@ class WatchedChange:
 
     def __call__(self, session: Session) -> Session | Awaitable[Session | None] | None:
         given = self._change(session)
-        self.is_async = isawaitable(given)
+        self.is_async = self.is_async or isawaitable(given)
         return given
 
 

@@ -82,7 +82,7 @@ async def test_an_async_function_takes_its_time_without_the_lock(
 
 async def test_two_attempts_are_enough_whoever_else_updates(tmp_path: Path) -> None:
     rounds = scaled(25)
-    stores = [FileSystemSessionStore(tmp_path / "s") for _ in range(3)]
+    stores = [FileSystemSessionStore(tmp_path / "s", lock_timeout=60) for _ in range(3)]
     await stores[0].save(counter())
 
     def count(session: Session) -> None:

@@ -120,7 +120,7 @@ class Writer:
     ) -> None:
         """Make sure that what is about to be lost is no damaged session.
 
-        The records are counted and measured, not read.
+        The records are counted and measured, not decoded.
 
         Raises:
             SessionCorruptError: It is.
