@@ -84,9 +84,8 @@ def test_an_impatient_ctrl_c_ends_the_process_with_whole_files(tmp_path: Path, r
         process.stdout.readline()
     for _ in range(3):
         process.send_signal(signal.SIGINT)
-    code, _, err = end(process)
-    assert code != 0
-    assert "KeyboardInterrupt" in err
+    code, _, _ = end(process)
+    assert code != 0  # the last one may come before the traceback of the first is written
     assert set(stored_numbers(tmp_path)) == {"a", "b", "c"}
 
 
