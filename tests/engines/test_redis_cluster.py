@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable
+import gc
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,6 +28,16 @@ from phi_sessions.stores.redis.layout import BUCKETS, Layout
 NASTY = ["}{", "{x}", "{}", "a}b", "{phi:1}", "*", "x" * 200, "\U0001f600"]
 
 _ELSEWHERE = ("TRYAGAIN", "ASK", "MOVED")
+
+
+@pytest.fixture(autouse=True)
+def no_nodes_left() -> Iterator[None]:
+    """Clear away what a cluster's client of redis-py drops open when it looks for nodes anew."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        warnings.filterwarnings("error", "unclosed RedisSessionStore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture
