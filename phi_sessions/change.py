@@ -52,10 +52,11 @@ def put_loops(session: Session, loops: Iterable[LoopRecord]) -> None:
     """Add `loops` to the session, or put them in the place of those with the same `loop_id`."""
     records = list(loops)
     names = {record.loop_id for record in records}
-    if len(names) == len(records) and names.isdisjoint(session.loops.ids()):  # as most often
+    ids = session.loops.ids()
+    if len(names) == len(records) and names.isdisjoint(ids):  # as most often
         session.loops.extend(records)
         return
-    places = {loop_id: place for place, loop_id in enumerate(session.loops.ids())}
+    places = {loop_id: place for place, loop_id in enumerate(ids)}
     for record in records:
         place = places.setdefault(record.loop_id, len(session.loops))
         session.loops[place : place + 1] = [record]

@@ -53,7 +53,7 @@ class Wanted:
 
         `where` is not asked again: it was shown the card that the session had then.
         """
-        return self._selection.takes(card(session, session.revision or Revision("")))
+        return self._selection.takes(_card_of(session))
 
     async def _taken(self, found: list[str], *, skip: bool) -> list[str]:
         # Among the cards of all sessions, the damaged ones are those that are missing.
@@ -90,6 +90,8 @@ class Wanted:
             session = await self._source.find(session_id)
         except SessionError:
             return True  # to be met again, and reported, when it is copied
-        if session is None:
-            return False
-        return await self._takes(card(session, session.revision or Revision("")))
+        return session is not None and await self._takes(_card_of(session))
+
+
+def _card_of(session: Session) -> SessionInfo:
+    return card(session, session.revision or Revision(""))
