@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,31 @@ async def test_a_session_that_is_held_too_long_is_locked(postgres_url: str, call
         await assert_quiet(postgres_url, store)
 
 
+def change_of(store: PostgresSessionStore, session: Session, call: str) -> Awaitable[object]:
+    """Begin a change of the session `s-1`."""
+    match call:
+        case "save":
+            return store.save(session)
+        case "save by hand":
+            return store.save(version(0))
+        case "append":
+            return store.append("s-1", record(1))
+        case _:
+            return store.delete("s-1")
+
+
+async def waits_for_a_held_row(
+    url: str, store: PostgresSessionStore, session: Session, call: str, seconds: float
+) -> None:
+    """Assert that a change waits longer than `seconds`, and is made when the row is free."""
+    async with held_row(url):
+        change = asyncio.ensure_future(change_of(store, session, call))
+        await asyncio.sleep(seconds)
+        assert not change.done()
+    await change
+    await assert_quiet(url, store)
+
+
 @pytest.mark.parametrize("call", ["save", "save by hand", "append", "delete"])
 async def test_a_session_that_is_held_longer_than_a_call_may_take_is_locked(
     postgres_url: str, call: str
@@ -229,24 +255,13 @@ async def test_a_session_that_is_held_longer_than_a_call_may_take_is_locked(
     async with PostgresSessionStore(postgres_url, timeout=0.5, lock_timeout=1.2) as store:
         session = version(0)
         await store.save(session)
-        calls = {
-            "save": lambda: store.save(session),
-            "save by hand": lambda: store.save(version(0)),
-            "append": lambda: store.append("s-1", record(1)),
-            "delete": lambda: store.delete("s-1"),
-        }
         async with held_row(postgres_url):
             with pytest.raises(SessionLockedError) as caught:
-                await calls[call]()
+                await change_of(store, session, call)
             assert 1.1 < caught.value.waited < 3
             assert caught.value.session_id == "s-1"
             assert await busy(postgres_url) == ["idle in transaction: " + HOLDS]
-        async with held_row(postgres_url):
-            change = asyncio.create_task(calls[call]())
-            await asyncio.sleep(0.6)
-            assert not change.done()
-        await change
-        await assert_quiet(postgres_url, store)
+        await waits_for_a_held_row(postgres_url, store, session, call, 0.6)
 
 
 @pytest.mark.parametrize("call", ["save", "save by hand", "append", "delete"])
@@ -259,23 +274,12 @@ async def test_a_session_is_waited_for_though_statements_may_not_take_that_long(
     name = postgres_url.rpartition("/")[2]
     await run_sql(postgres_url, f"ALTER DATABASE {name} SET statement_timeout = '800ms'")
     async with PostgresSessionStore(postgres_url, lock_timeout=2.5) as store:
-        calls = {
-            "save": lambda: store.save(session),
-            "save by hand": lambda: store.save(version(0)),
-            "append": lambda: store.append("s-1", record(1)),
-            "delete": lambda: store.delete("s-1"),
-        }
         async with held_row(postgres_url):
             with pytest.raises(SessionLockedError) as caught:
-                await calls[call]()
+                await change_of(store, session, call)
             assert caught.value.waited > 2.4
             assert caught.value.session_id == "s-1"
-        async with held_row(postgres_url):
-            change = asyncio.create_task(calls[call]())
-            await asyncio.sleep(1)
-            assert not change.done()
-        await change
-        await assert_quiet(postgres_url, store)
+        await waits_for_a_held_row(postgres_url, store, session, call, 1)
 
 
 HOLDS = "SELECT FROM phi_sessions WHERE session_id = $1 FOR UPDATE"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -288,6 +289,20 @@ _STARTS = {
 }
 
 
+def seen_by_a_child(directory: Path) -> dict[str, Any]:
+    """Call everything on "huge" in a child, which would rather run out of memory than the tests."""
+    done = subprocess.run(
+        [sys.executable, str(HUGE_FILE), str(directory), "huge"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
 @pytest.mark.parametrize("start", _STARTS.values(), ids=_STARTS.keys())
 @pytest.mark.parametrize("size", [200 * 1024**2, 2**40], ids=["200 MB", "1 TB"])
 def test_a_file_beyond_the_limit_is_called_damaged_without_being_read(
@@ -296,15 +311,7 @@ def test_a_file_beyond_the_limit_is_called_damaged_without_being_read(
     path = tmp_path / "huge.json"
     path.write_bytes(start)
     os.truncate(path, size)
-    done = subprocess.run(  # the child would rather run out of memory than the tests
-        [sys.executable, str(HUGE_FILE), str(tmp_path), "huge"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = seen_by_a_child(tmp_path)
     seen = result["seen"]
     calls = ["load", "save", "delete", "list_for_agent"]
     # What a listing shows may still be readable at the start of the file.
@@ -329,15 +336,7 @@ async def test_a_tail_beyond_the_limit_is_called_damaged_without_being_read(
         await store.append("huge", LoopRecord("l", "huge", "the-agent"))
     tail = tmp_path / "huge.json.log"
     os.truncate(tail, size)
-    done = subprocess.run(
-        [sys.executable, str(HUGE_FILE), str(tmp_path), "huge"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = seen_by_a_child(tmp_path)
     for name in ("load", "save", "delete", "list_for_agent", "infos"):
         kind, reason, damaged, read = result["seen"][name]
         assert kind == "SessionCorruptError"
